@@ -1,0 +1,17 @@
+"""Grids, tiling and blending: numpy arithmetic on small immutable values, without torch."""
+
+from skysense.geo.blending import RowBlender, ramp
+from skysense.geo.grid import Bounds, Grid, Transform, Window, intersect, unite
+from skysense.geo.tiling import Tiling
+
+__all__ = [
+    "Bounds",
+    "Grid",
+    "RowBlender",
+    "Tiling",
+    "Transform",
+    "Window",
+    "intersect",
+    "ramp",
+    "unite",
+]

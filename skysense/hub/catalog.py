@@ -1,0 +1,42 @@
+"""Which models there are: names to configurations, and whether weights come with the package."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from skysense.models.skysense_v2 import V2_CONFIGS, SkySenseV2
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One named model."""
+
+    name: str
+    """Key for `skysense.load`."""
+    parameters: Mapping[str, int]
+    """Counts by part: tokenizers, backbone, prompts, fusion, geo_context, total."""
+    trained: bool
+    """Whether trained weights are available under this name."""
+
+
+def list_models() -> list[str]:
+    """Names that `skysense.load` takes."""
+    return list(V2_CONFIGS)
+
+
+def build(name: str) -> SkySenseV2:
+    """An untrained model of a named configuration.
+
+    Raises:
+        ValueError: there is no such name; the message lists those that exist.
+    """
+    if name not in V2_CONFIGS:
+        raise ValueError(f"unknown model `{name}` (known: {', '.join(V2_CONFIGS)})")
+    return SkySenseV2(V2_CONFIGS[name], name)
+
+
+def describe(name: str) -> ModelInfo:
+    """Count a model's parameters without allocating them."""
+    with torch.device("meta"):
+        return ModelInfo(name, build(name).parameter_counts(), trained=False)

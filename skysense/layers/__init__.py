@@ -1,0 +1,1 @@
+"""Bricks that know no sensor: attention, windows, merging, tokens, positions, experts."""

@@ -1,0 +1,200 @@
+"""Shifted-window attention and the Swin Transformer V2 block.
+
+Legend: B images, h w token grid, W windows of an image, n = window^2 tokens of a window, C width.
+"""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skysense.layers.mlp import Mlp
+from skysense.layers.positions import window_index, window_offsets
+
+
+def partition(x: Tensor, window: int) -> Tensor:
+    """`(B, h, w, C)` to `(B, W, n, C)`; h and w are multiples of the window."""
+    b, h, w, c = x.shape
+    x = x.view(b, h // window, window, w // window, window, c)
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(b, -1, window * window, c)
+
+
+def unpartition(x: Tensor, window: int, shape: tuple[int, int]) -> Tensor:
+    """The inverse of `partition`: `(B, W, n, C)` to `(B, h, w, C)`."""
+    h, w = shape
+    x = x.view(x.shape[0], h // window, w // window, window, window, x.shape[-1])
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(x.shape[0], h, w, x.shape[-1])
+
+
+def _regions(length: int, window: int, shift: int) -> Tensor:
+    """Label of each place along an axis after a roll by `-shift`: places that were neighbours."""
+    label = torch.zeros(length, dtype=torch.long)
+    if shift:
+        label[length - window : length - shift] = 1
+        label[length - shift :] = 2
+    return label
+
+
+@functools.lru_cache(maxsize=64)
+def _region_mask(
+    shape: tuple[int, int], window: int, shift: tuple[int, int], device: torch.device
+) -> Tensor:
+    """`(1, W, n, n)` bool: pairs of a window that were neighbours before the roll."""
+    rows = _regions(shape[0], window, shift[0])
+    cols = _regions(shape[1], window, shift[1])
+    label = (3 * rows[:, None] + cols)[None, :, :, None]
+    label = partition(label, window).squeeze(-1)  # (1, W, n)
+    return (label[:, :, :, None] == label[:, :, None, :]).to(device)
+
+
+class WindowAttention(nn.Module):
+    """Cosine attention in a window with a continuous position bias.
+
+    Learned temperature clamped at 100, keys without bias, position bias `16 sigmoid(mlp(offset))`
+    over log-spaced offsets. Source: Swin V2, section 3; details SPEC-V1 section 2.4 [code].
+    """
+
+    def __init__(self, dim: int, heads: int, window: int = 8, pretrained: int = 0) -> None:
+        """Build for width `dim`; `pretrained` is the window of pre-training (0: the same)."""
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"{heads} heads do not divide the width {dim}")
+        self.heads, self.window = heads, window
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(dim))
+        self.v_bias = nn.Parameter(torch.zeros(dim))
+        self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
+        self.cpb_mlp = nn.Sequential(
+            nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads, bias=False)
+        )
+        self.proj = nn.Linear(dim, dim)
+        self.pretrained = pretrained
+        self.offsets: Tensor
+        self.index: Tensor
+        self.reset_buffers()
+        self._cache: tuple[tuple[object, ...], Tensor] | None = None
+
+    def reset_buffers(self) -> None:
+        """Compute what is derived and not saved (a model built on the meta device lacks it)."""
+        device = self.proj.weight.device
+        for name, value in (
+            ("offsets", window_offsets(self.window, self.pretrained)),
+            ("index", window_index(self.window)),
+        ):
+            self.register_buffer(name, value.to(device), persistent=False)
+
+    def position_bias(self) -> Tensor:
+        """`(heads, n, n)`; kept between calls while gradients are off and no weight changes."""
+        if torch.is_grad_enabled():
+            return self._position_bias()
+        weights = list(self.cpb_mlp.parameters())
+        key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in weights)
+        if self._cache is None or self._cache[0] != key:
+            self._cache = (key, self._position_bias())
+        return self._cache[1]
+
+    def _position_bias(self) -> Tensor:
+        table = 16 * torch.sigmoid(self.cpb_mlp(self.offsets))  # ((2 window - 1)^2, heads)
+        bias: Tensor = table[self.index.flatten()].view(*self.index.shape, -1).permute(2, 0, 1)
+        return bias.contiguous()
+
+    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Attend within windows.
+
+        Args:
+            x: `(B, W, n, C)`.
+            allowed: `(B or 1, W, n, n)` bool, which keys a query sees (at least one each).
+
+        Returns:
+            `(B, W, n, C)`.
+        """
+        b, w, n, c = x.shape
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, bias)
+        q, k, v = qkv.view(b, w, n, 3, self.heads, -1).permute(3, 0, 1, 4, 2, 5).unbind(0)
+        scale = self.logit_scale.clamp(max=math.log(100.0)).exp()  # (heads, 1, 1)
+        q = F.normalize(q, dim=-1) * scale
+        k = F.normalize(k, dim=-1)  # (B, W, heads, n, d)
+        position = self.position_bias().to(q.dtype)
+        if allowed is None:
+            q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (B W, heads, n, d)
+            mask = position[None]
+        else:
+            q, k, v = (t.flatten(1, 2) for t in (q, k, v))  # (B, W heads, n, d)
+            mask = torch.where(allowed[:, :, None], position, -torch.inf).flatten(1, 2)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        out = out.view(b, w, self.heads, n, -1).transpose(2, 3).reshape(b, w, n, c)
+        projected: Tensor = self.proj(out)
+        return projected
+
+
+class SwinBlock(nn.Module):
+    """Swin Transformer V2 block, residual post-norm: `x + norm(attention(x))`, `x + norm(mlp(x))`.
+
+    Source: Swin V2, section 3.2; SPEC-V1 section 2.3 [code]. Padding and invalid tokens are masked
+    keys here, where the released V1 code lets padding be attended to [ours].
+    """
+
+    def __init__(
+        self, dim: int, heads: int, window: int = 8, shifted: bool = False, ratio: float = 4.0
+    ) -> None:
+        """Build for width `dim`; a shifted block moves its windows by half a window."""
+        super().__init__()
+        self.window = window
+        self.shift = window // 2 if shifted else 0
+        self.attn = WindowAttention(dim, heads, window)
+        self.norm1 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, ratio)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """One block.
+
+        Args:
+            x: `(B, h, w, C)`, any h and w.
+            valid: `(B, h, w)` bool, tokens that may be attended to; `None` for all.
+
+        Returns:
+            `(B, h, w, C)`.
+        """
+        x = x + self.norm1(self._windows(x, valid))
+        out: Tensor = x + self.norm2(self.mlp(x))
+        return out
+
+    def _windows(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """Pad, roll, attend in windows, and undo both."""
+        b, h, w, _ = x.shape
+        window = self.window
+        pad_h, pad_w = -h % window, -w % window
+        if pad_h or pad_w:
+            valid = x.new_ones(b, h, w, dtype=torch.bool) if valid is None else valid
+            valid = F.pad(valid, (0, pad_w, 0, pad_h))
+            x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+        shape = (h + pad_h, w + pad_w)
+        shift = tuple(self.shift if side > window else 0 for side in shape)
+        if any(shift):
+            x = x.roll((-shift[0], -shift[1]), (1, 2))
+            valid = None if valid is None else valid.roll((-shift[0], -shift[1]), (1, 2))
+        allowed = self._allowed(valid, shape, (shift[0], shift[1]), x.device)
+        out = unpartition(self.attn(partition(x, window), allowed), window, shape)
+        if any(shift):
+            out = out.roll(shift, (1, 2))
+        return out[:, :h, :w]
+
+    def _allowed(
+        self,
+        valid: Tensor | None,
+        shape: tuple[int, int],
+        shift: tuple[int, int],
+        device: torch.device,
+    ) -> Tensor | None:
+        """`(B or 1, W, n, n)` pairs that may see each other; a token always sees itself."""
+        region = _region_mask(shape, self.window, shift, device) if any(shift) else None
+        if valid is None:
+            return region
+        keys = partition(valid[..., None], self.window).squeeze(-1)[:, :, None, :]  # (B, W, 1, n)
+        itself = torch.eye(keys.shape[-1], dtype=torch.bool, device=device)
+        allowed = keys | itself
+        return allowed if region is None else allowed & region

@@ -1,0 +1,1 @@
+"""The model families. They see batches, never files, datasets or ranks."""

@@ -1,0 +1,136 @@
+"""Plain arrays in, one vector an image out: the short way through any model.
+
+Legend: N images, C bands, H W pixels, D width.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from skysense.models.features import Features
+from skysense.sample import Batch, Sample, Series, collate, undated
+from skysense.sensors import TOKENIZER_BANDS, SensorCard, find_bands, get_sensor, missing_bands
+
+ImageLike = npt.NDArray[np.generic] | Tensor
+
+
+class UntrainedModelWarning(UserWarning):
+    """The model's weights are random: its features show structure, not meaning."""
+
+
+class Encoder(Protocol):
+    """What a model of either family can do."""
+
+    name: str
+    trained: bool
+    training: bool
+
+    def __call__(self, batch: Batch) -> Features:
+        """Features of a batch."""
+        ...
+
+
+def warn_if_untrained(model: "Encoder") -> None:
+    """Say once a place of use that a model in evaluation mode has random weights."""
+    if not model.trained and not model.training:
+        warnings.warn(
+            f"`{model.name}` is untrained: its weights are random, so its features show the "
+            "structure of the input and no learned meaning",
+            UntrainedModelWarning,
+            stacklevel=3,
+        )
+
+
+def to_series(image: ImageLike, card: SensorCard, bands: Sequence[str] | None = None) -> Series:
+    """Stored values of one image to a series of one undated acquisition.
+
+    Args:
+        image: `(C, H, W)`; NaN and the card's nodata value are missing.
+        card: the sensor.
+        bands: names of the C bands; default: the card's, in its order.
+
+    Raises:
+        ValueError: shape, bands or scaling do not fit the card.
+    """
+    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    names = [band.name for band in card.bands] if bands is None else list(bands)
+    if array.ndim != 3 or array.shape[0] != len(names):
+        raise ValueError(
+            f"an image has shape {array.shape}, expected ({len(names)}, H, W) with bands "
+            f"{', '.join(names)}; name other bands with `bands=[...]`"
+        )
+    found = find_bands(card, names)
+    missing = missing_bands(card, list(found))
+    if missing:
+        raise ValueError(
+            f"sensor `{card.name}` needs {', '.join(missing)}; found {', '.join(names)}"
+        )
+    if np.iscomplexobj(array):
+        raise ValueError(f"sensor `{card.name}` expects real numbers, got {array.dtype}")
+    stored = array[[found[band.name] for band in card.bands]].astype(np.float32)
+    valid = np.isfinite(stored)
+    if card.nodata is not None:
+        valid &= stored != card.nodata
+    physical = card.to_physical(stored)
+    mask = (valid & np.isfinite(physical)).all(0)  # (H, W)
+    card.check_scale(physical[:, mask], "an image")
+    pixels = np.zeros((len(TOKENIZER_BANDS[card.modality]), *mask.shape), np.float32)
+    pixels[list(card.channels)] = np.where(mask, physical, 0)
+    return Series(
+        torch.from_numpy(pixels)[None], torch.from_numpy(mask)[None], undated(1), card.name
+    )
+
+
+@torch.no_grad()
+def embed_images(
+    model: torch.nn.Module,
+    images: ImageLike | Sequence[ImageLike],
+    sensor: str,
+    bands: Sequence[str] | None = None,
+    batch_size: int = 16,
+) -> npt.NDArray[np.float32]:
+    """One pooled vector an image.
+
+    Args:
+        model: a model of either family; used in evaluation mode, on the device it is on.
+        images: `(N, C, H, W)` or a list of `(C, H, W)`, stored values.
+        sensor: name of the sensor card.
+        bands: names of the C bands; default: the card's bands in its order.
+        batch_size: images computed at a time; a batch of mixed sizes is padded and masked.
+
+    Returns:
+        `(N, D)` float32.
+
+    Raises:
+        ValueError: images do not fit the card, or one holds no valid pixel.
+    """
+    card = get_sensor(sensor)
+    if getattr(images, "ndim", 4) == 3:
+        raise ValueError("`images` is one image; pass a list, or (N, C, H, W)")
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    vectors = []
+    try:
+        for start in range(0, len(images), batch_size):
+            chunk = [to_series(images[i], card, bands) for i in _span(start, batch_size, images)]
+            empty = [start + i for i, s in enumerate(chunk) if not bool(s.mask.any())]
+            if empty:
+                raise ValueError(f"images {empty} hold no valid pixel")
+            batch = collate([Sample({card.modality: series}) for series in chunk])
+            vectors.append(model(batch.to(device)).pooled.float().cpu().numpy())
+    finally:
+        model.train(was_training)
+    if not vectors:
+        raise ValueError("`images` is empty")
+    return np.concatenate(vectors)
+
+
+def _span(start: int, size: int, images: ImageLike | Sequence[ImageLike]) -> range:
+    """Indices of one batch."""
+    return range(start, min(start + size, len(images)))

@@ -1,0 +1,90 @@
+"""The multi-modal temporal fusion transformer.
+
+Legend: B samples, h w places of the fused grid, P = B h w places, N tokens at a place, D width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skysense.layers.attention import Attention
+from skysense.layers.mlp import Mlp
+
+DAYS = 366
+"""Rows of the calendar table: every day of a leap year."""
+
+
+class FusionLayer(nn.Module):
+    """Pre-norm Transformer layer. Source: SPEC-V1 sections 3 and 4 [code]."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        """Build for width `dim`."""
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim)
+
+    def forward(self, x: Tensor, valid: Tensor | None, first_only: bool = False) -> Tensor:
+        """`(P, N, D)` to `(P, N, D)`, or to `(P, 1, D)` with `first_only`."""
+        rows = x[:, :1] if first_only else x
+        rows = rows + self.attn(self.norm1(x), valid, first_only=first_only)
+        out: Tensor = rows + self.mlp(self.norm2(rows))
+        return out
+
+
+class FusionTransformer(nn.Module):
+    """All dates of all modalities at one place become one vector.
+
+    Each token gets the embedding of its day of the year, is projected, and an extra learned token
+    in front gathers them; its output is the fused feature. Absent modalities, padded dates and
+    masked places are masked keys. Source: SkySense section 3, SPEC section 2 [paper]; layer and
+    order of operations SPEC-V1 section 4 [code]. The day of year is added for all modalities, as
+    the paper's figure shows, where the released code has it for `s2` alone.
+    """
+
+    def __init__(self, in_dim: int, dim: int, depth: int, heads: int) -> None:
+        """Build from backbone width `in_dim` to fused width `dim`."""
+        super().__init__()
+        self.calendar = nn.Parameter(torch.zeros(DAYS, in_dim))
+        self.proj = nn.Linear(in_dim, dim)
+        self.extra_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.layers = nn.ModuleList([FusionLayer(dim, heads) for _ in range(depth)])
+
+    def forward(self, tokens: Tensor, days: Tensor, valid: Tensor) -> Tensor:
+        """Fuse.
+
+        Args:
+            tokens: `(B, N, h, w, in_dim)`: the maps of all modalities and dates, on one grid.
+            days: `(B, N)` day of year, 0 where unknown.
+            valid: `(B, N, h, w)` bool.
+
+        Returns:
+            `(B, h, w, D)`; zero where no token is valid.
+        """
+        b, _, h, w, _ = tokens.shape
+        known = (days > 0).unsqueeze(-1).to(tokens.dtype)
+        calendar = self.calendar[(days - 1).clamp(min=0)] * known  # (B, N, in_dim)
+        # The projection is linear: project the calendar once a date, not once a place.
+        x = self.proj(tokens) + F.linear(calendar, self.proj.weight)[:, :, None, None]
+        x = x.permute(0, 2, 3, 1, 4).flatten(0, 2)  # (P, N, D)
+        keys = valid.permute(0, 2, 3, 1).flatten(0, 2)  # (P, N)
+        seen = keys.any(-1)
+        everywhere = bool(seen.all())
+        if not everywhere:
+            x, keys = x[seen], keys[seen]
+        fused = self._encode(x, keys)  # (P seen, D)
+        if not everywhere:
+            fused = fused.new_zeros(b * h * w, fused.shape[-1]).masked_scatter(
+                seen[:, None], fused
+            )
+        return fused.view(b, h, w, -1)
+
+    def _encode(self, x: Tensor, keys: Tensor) -> Tensor:
+        """Run the layers; the last one computes the extra token alone. `(P, N, D)` to `(P, D)`."""
+        x = torch.cat([self.extra_token.expand(x.shape[0], -1, -1), x], 1)
+        mask = None if bool(keys.all()) else F.pad(keys, (1, 0), value=True)
+        last = len(self.layers) - 1
+        for i, layer in enumerate(self.layers):
+            x = layer(x, mask, first_only=i == last)
+        return x[:, 0]
