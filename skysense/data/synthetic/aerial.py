@@ -36,8 +36,12 @@ def render_aerial(layout: Layout, rng: np.random.Generator) -> npt.NDArray[np.ui
     image = np.stack([bare[classes, c] + green * (full - bare)[classes, c] for c in range(3)])
     shade = layout.tone * _ground(layout, rng)
     roof = _paint_town(image, shade, layout, rng)
-    tall = roof | _plant_trees(image, shade, layout, roof, rng)
-    shade[_shadow(tall, layout.gsd)] *= SHADOW_LIGHT
+    crowns = _plant_trees(image, shade, layout, roof, rng)
+    # A lone tree is cut where its meadow ends, and so must be its shadow.
+    wood = np.isin(classes, (cover.FOREST, cover.BUILT_UP))
+    shadow = _shadow(roof | (crowns & wood), layout.gsd)
+    shadow |= _shadow(crowns & ~wood, layout.gsd) & (classes == cover.GRASSLAND)
+    shade[shadow] *= SHADOW_LIGHT
     image *= shade
     image += rng.normal(0, 0.002, image.shape).astype(np.float32)
     return (255 * np.sqrt(np.clip(image / WHITE, 0, 1))).round().astype(np.uint8)

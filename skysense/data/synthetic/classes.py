@@ -87,8 +87,8 @@ LAND_COVER: Final[tuple[CoverClass, ...]] = (
     ),
     CoverClass(
         name="built-up",
-        bare=(0.115, 0.130, 0.140, 0.158, 0.175, 0.185, 0.195, 0.200, 0.215, 0.190),
-        green=(0.100, 0.118, 0.120, 0.148, 0.195, 0.215, 0.230, 0.235, 0.205, 0.170),
+        bare=(0.095, 0.108, 0.115, 0.135, 0.165, 0.178, 0.190, 0.195, 0.205, 0.170),
+        green=(0.082, 0.100, 0.098, 0.130, 0.190, 0.210, 0.220, 0.225, 0.190, 0.145),
         bare_db=(-3.5, -11.0),
         green_db=(-3.5, -10.5),
         season=(75, 170, 320),
@@ -99,9 +99,9 @@ SEASONS: Final[FloatArray] = np.array([c.season for c in LAND_COVER], np.float32
 REFLECTANCE: Final[FloatArray] = np.array(
     [[c.bare for c in LAND_COVER], [c.green for c in LAND_COVER]], np.float32
 )  # (2, K, 10), bare then green
-POWER: Final[FloatArray] = 10 ** (
-    np.array([[c.bare_db for c in LAND_COVER], [c.green_db for c in LAND_COVER]], np.float32) / 10
-)  # (2, K, 2) linear backscatter VV, VH, bare then green
+_DECIBELS = [[c.bare_db for c in LAND_COVER], [c.green_db for c in LAND_COVER]]
+POWER: Final[FloatArray] = np.power(10, np.array(_DECIBELS) / 10).astype(np.float32)
+# (2, K, 2) linear backscatter VV, VH, bare then green
 
 
 def greenness(day: float | FloatArray, season: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.transform import from_origin
+from rasterio import Affine
 
 from skysense.data.synthetic.classes import S2_BANDS
 from skysense.data.synthetic.scene import S2_GSD, SyntheticScene
@@ -104,7 +104,7 @@ def _write(
         height=height,
         width=width,
         crs=scene.crs,
-        transform=from_origin(*scene.origin, gsd, gsd),
+        transform=Affine(gsd, 0, scene.origin[0], 0, -gsd, scene.origin[1]),
         compress="deflate",
         tiled=True,
         blockysize=_block(height),

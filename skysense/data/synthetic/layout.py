@@ -103,7 +103,8 @@ def draw_layout(shape: tuple[int, int], seed: int, gsd: float) -> Layout:
     classes[lane] = cover.BUILT_UP  # crosses the river on a bridge
     tone[lane] = 1
     street = (street & town & ~water) | lane
-    return dataclasses.replace(fields, street=street, town_angle=town_angle)
+    margin = fields.margin & ~forest & ~town
+    return dataclasses.replace(fields, margin=margin, street=street, town_angle=town_angle)
 
 
 def coordinates(shape: tuple[int, int], gsd: float, angle: float) -> tuple[FloatArray, FloatArray]:

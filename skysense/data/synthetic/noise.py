@@ -60,12 +60,12 @@ def hash_unit(salt: int, *keys: npt.NDArray[Any]) -> FloatArray:
     Returns:
         float32 of the broadcast shape; equal keys give equal numbers.
 
-    Source: *ours*; the mixing steps are those of the `lowbias32` integer hash.
+    Source: *ours*; the mixing steps are those of integer hashes such as `lowbias32`.
     """
-    value = np.full(1, salt, np.uint32)
+    value: npt.NDArray[np.uint32] = np.full(1, salt, np.uint32)
     for key in keys:
         value = value ^ key.astype(np.int32).view(np.uint32)
-        value = (value ^ (value >> 16)) * np.uint32(0x7FEB352D)
-        value = (value ^ (value >> 15)) * np.uint32(0x846CA68B)
-        value = value ^ (value >> 16)
-    return (value >> 8).astype(np.float32) * np.float32(2**-24)
+        for multiplier in (0x7FEB352D, 0x846CA68B):
+            value = (value ^ (value >> np.uint32(16))) * np.uint32(multiplier)
+        value = value ^ (value >> np.uint32(16))
+    return (value >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from skysense.data.synthetic import classes as cover
 from skysense.data.synthetic.classes import POWER, REFLECTANCE, SEASONS, FloatArray, greenness
-from skysense.data.synthetic.layout import Layout, Mask
+from skysense.data.synthetic.layout import Layout
 from skysense.data.synthetic.noise import smooth_noise
 
 DN_PER_REFLECTANCE = 10_000
@@ -32,6 +32,7 @@ class Ground:
 
     @classmethod
     def of(cls, layout: Layout, factor: int) -> "Ground":
+        """Averages over `factor` pixels of the layout each way."""
         shares = [
             block_mean(layout.classes == code, factor) for code in range(len(cover.LAND_COVER))
         ]
@@ -96,10 +97,10 @@ def _clouds(
 def sentinel1(ground: Ground, days: npt.NDArray[np.int64], rng: np.random.Generator) -> FloatArray:
     """(T, 2, h, w) backscatter in dB."""
     power = np.stack([ground.mix(int(day), POWER) for day in days])
-    return (10 * np.log10(speckle(power, rng))).astype(np.float32)
+    return np.asarray(10 * np.log10(speckle(power, rng)), np.float32)
 
 
 def speckle(power: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Multiplies linear power, of any shape, by gamma noise of mean 1 and `NUM_LOOKS` looks."""
     grain = rng.standard_gamma(NUM_LOOKS, power.shape, dtype=np.float32) / np.float32(NUM_LOOKS)
-    return (power * np.maximum(grain, 1e-4)).astype(np.float32)  # an exact 0 has no dB
+    return np.asarray(power * np.maximum(grain, 1e-4), np.float32)  # an exact 0 has no dB

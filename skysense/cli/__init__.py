@@ -1,0 +1,54 @@
+"""The command line. A command's modules are imported when it is called.
+
+Exit codes: 0 done, 2 the input or the options are wrong, 130 interrupted.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from skysense import __version__
+from skysense.cli.embed import ManyValues, embed
+from skysense.cli.info import info
+
+app = typer.Typer(
+    help="SkySense: satellite scenes to features, with one model for every modality.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command(cls=ManyValues)(embed)
+app.command()(info)
+
+
+def _version(asked: bool) -> None:
+    """Print the version and leave."""
+    if asked:
+        typer.echo(f"skysense {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def main() -> None:
+    """Run the command line; errors of the user become one line on stderr."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        console.print("interrupted; nothing was written")
+        sys.exit(130)
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        console.print(f"error: {' '.join(str(error).split())}", style="red")
+        sys.exit(2)

@@ -1,0 +1,291 @@
+"""`skysense embed`: GeoTIFFs to a georeferenced feature map."""
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from skysense.inference.plan import Plan
+    from skysense.models.skysense_v2 import Schedule
+
+_MANY = ("--s2", "--s1", "--hr")
+
+
+class ManyValues(TyperCommand):
+    """Lets `--s2 a.tif b.tif` stand for `--s2 a.tif --s2 b.tif`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each of its values, then parse as usual."""
+        expanded: list[str] = []
+        option: str | None = None
+        for argument in args:
+            if argument.startswith("-"):
+                option = argument if argument in _MANY else None
+            elif option is not None:
+                if expanded[-1] != option:
+                    expanded.append(option)
+                expanded.append(argument)
+                continue
+            expanded.append(argument)
+        return super().parse_args(ctx, expanded)
+
+
+class Stage(StrEnum):
+    """What is mapped."""
+
+    fused = "fused"
+    one = "1"
+    two = "2"
+    three = "3"
+    four = "4"
+
+
+class Dtype(StrEnum):
+    """Type of the map's numbers."""
+
+    float16 = "float16"
+    float32 = "float32"
+    int8 = "int8"
+
+
+def embed(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[INPUT]...",
+            help="Files or folders of the sensor named by --sensor (default: 8-bit RGB).",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The map to write, a GeoTIFF.")
+    ] = Path("features.tif"),
+    hr: Annotated[
+        list[Path] | None, typer.Option("--hr", help="High-resolution image (files or folder).")
+    ] = None,
+    s2: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--s2", help="Sentinel-2: all files of all dates, or a folder. Takes several values."
+        ),
+    ] = None,
+    s1: Annotated[
+        list[Path] | None,
+        typer.Option("--s1", help="Sentinel-1: all files of all dates, or a folder."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Name, folder or hub id (see `skysense info`).")
+    ] = "v2_nano",
+    sensor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sensor",
+            help="Sensor card of the input; once a modality. Defaults: hr rgb8, s2 s2_l2a, s1 s1.",
+        ),
+    ] = None,
+    bands: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bands",
+            help="Band names of files that do not name them, e.g. B2,B3,... or s1=VV,VH.",
+        ),
+    ] = None,
+    stage: Annotated[
+        Stage,
+        typer.Option(
+            "--stage",
+            help="Map the fused features, or a level of the finest modality's pyramid.",
+        ),
+    ] = Stage.fused,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schedule",
+            help="Patch merging of a modality, e.g. hr=merge,merge,keep: finer maps, more work.",
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option("--tile", help="Side of a tile in pixels.", show_default="auto")
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option("--overlap", help="Pixels that tiles share.", show_default="auto"),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Tiles times dates computed at a time.")
+    ] = 4,
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes the best there is.")
+    ] = "auto",
+    dtype: Annotated[
+        Dtype, typer.Option("--dtype", help="int8 is written with a scale for each band.")
+    ] = Dtype.float16,
+    quicklook: Annotated[
+        Path | None,
+        typer.Option(
+            "--quicklook", help="PNG of scene and first three principal components to write."
+        ),
+    ] = None,
+    keep_clouds: Annotated[
+        bool,
+        typer.Option("--keep-clouds", help="Do not drop what the SCL band calls cloud or shadow."),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Turn a scene into a georeferenced feature map.
+
+    Takes one image, a Sentinel-2 series, a Sentinel-1 series, or any combination, on different
+    grids and coordinate systems; the bands of a date may sit in several files. Dates are read
+    from the file names. Example:
+
+    skysense embed --hr aerial.tif --s2 s2_folder --s1 s1_folder -o map.tif --quicklook map.png
+    """
+    from skysense.data.scene import open_scene
+    from skysense.hub import load
+    from skysense.inference.embed import EmbedOptions, embed_scene
+    from skysense.inference.plan import make_plan
+
+    given, cards = _inputs(inputs or [], {"hr": hr, "s2": s2, "s1": s1}, sensor or [])
+    _check_paths(output, quicklook, [path for paths in given.values() for path in paths])
+    schedules = _schedules(schedule or [])
+    with _terse_warnings(quiet):
+        loaded = load(model, _device(device))
+        scene = open_scene(given, cards, _band_names(bands or [], list(given)))
+        level = None if stage is Stage.fused else int(stage)
+        plan = make_plan(loaded, scene, level, schedules, tile, overlap)
+        options = EmbedOptions(
+            batch_size, dtype.value, schedules, quicklook, mask_clouds=not keep_clouds
+        )
+        started = time.monotonic()
+        with _progress(plan, quiet) as advance:
+            embed_scene(loaded, scene, plan, output, options, advance)
+    if not quiet:
+        seconds = time.monotonic() - started
+        height, width = plan.grid.shape
+        metres = scene.pixel_metres * plan.cell
+        typer.echo(
+            f"{output}: {plan.channels} bands, {height} x {width} cells of {metres:.3g} m, "
+            f"{plan.tiling.count} tiles in {seconds:.1f} s"
+        )
+        if quicklook is not None:
+            typer.echo(f"{quicklook}: scene (left) and first three principal components (right)")
+
+
+def _inputs(
+    positional: list[Path], named: dict[str, list[Path] | None], sensors: list[str]
+) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """Files and sensor card of each modality."""
+    from skysense.sensors import DEFAULT_SENSORS, get_sensor
+
+    chosen = {get_sensor(name).modality: name for name in sensors}
+    if len(chosen) != len(sensors):
+        raise ValueError("two `--sensor` cards are of the same modality")
+    given = {key: list(paths) for key, paths in named.items() if paths}
+    if positional:
+        if len(sensors) > 1 or len(given) > 0:
+            raise ValueError(
+                "files without an option go with one `--sensor`; name modalities with --hr, "
+                "--s2, --s1"
+            )
+        given[next(iter(chosen), "hr")] = positional
+    if not given:
+        raise ValueError("no input: give GeoTIFFs with --sensor, or --hr, --s2, --s1")
+    for key in chosen:
+        if key not in given:
+            raise ValueError(f"`--sensor {chosen[key]}` is {key}, but no {key} input is given")
+    return given, {key: chosen.get(key, DEFAULT_SENSORS[key]) for key in given}  # type: ignore
+
+
+def _check_paths(output: Path, quicklook: Path | None, inputs: list[Path]) -> None:
+    """Refuse outputs that are no GeoTIFF, no PNG, a folder, or one of the inputs."""
+    for path, kinds in ((output, (".tif", ".tiff")), (quicklook, (".png",))):
+        if path is None:
+            continue
+        if path.suffix.lower() not in kinds:
+            raise ValueError(f"{path}: the output's name must end in {' or '.join(kinds)}")
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder")
+        if any(path.resolve() == other.resolve() for other in inputs):
+            raise ValueError(f"{path} is an input; choose another output")
+
+
+def _schedules(texts: list[str]) -> "dict[str, Schedule] | None":
+    """`hr=merge,merge,keep` to a schedule."""
+    schedules: dict[str, Any] = {}
+    for text in texts:
+        key, _, modes = text.partition("=")
+        schedules[key] = tuple(modes.split(","))
+    return schedules or None
+
+
+def _band_names(texts: list[str], modalities: list[str]) -> dict[str, list[str]]:
+    """`VV,VH` or `s1=VV,VH` to band names of a modality."""
+    names: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, listed = text.rpartition("=")
+        if not equals and len(modalities) > 1:
+            raise ValueError(f"--bands {text}: say whose bands, e.g. {modalities[0]}={text}")
+        names[key or modalities[0]] = [name.strip() for name in listed.split(",")]
+    unknown = set(names) - set(modalities)
+    if unknown:
+        raise ValueError(f"--bands names {', '.join(unknown)}, which is not among the inputs")
+    return names
+
+
+def _device(name: str) -> str:
+    """Check a device's name; `auto` picks one."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        text = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used here: {text}") from None
+    return name
+
+
+@contextmanager
+def _terse_warnings(quiet: bool) -> Iterator[None]:
+    """Warnings as one line each, without file and source."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if not quiet:
+            typer.echo(f"note: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def _progress(plan: "Plan", quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar of tiles on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    bar = Progress(
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        "tiles",
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not sys.stderr.isatty(),
+    )
+    with bar:
+        task = bar.add_task("embedding", total=plan.tiling.count)
+        yield lambda tiles: bar.update(task, advance=tiles)

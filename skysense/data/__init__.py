@@ -1,0 +1,1 @@
+"""Reading: files to samples. Nothing here knows a model."""

@@ -1,0 +1,203 @@
+"""Group files into acquisitions: the bands of one date may sit in several files.
+
+Legend: T acquisitions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rasterio.warp import transform_bounds
+
+from skysense.data.rasters import RasterFile, expand, inspect
+from skysense.geo import Bounds, Grid, intersect, unite
+from skysense.sensors import SENSORS, SensorCard, find_bands, get_sensor, missing_bands
+from skysense.sensors.match import matches
+
+SCENE_CLASSES = "SCL"
+"""Name of the Sentinel-2 scene classification band."""
+
+
+@dataclass
+class Acquisition:
+    """One date: which band of which file feeds which band of the card."""
+
+    date: np.datetime64
+    """Day, NaT if unknown."""
+    sources: dict[str, tuple[RasterFile, int]] = field(default_factory=dict)
+    """Card band to `(file, band index)`."""
+    classes: tuple[RasterFile, int] | None = None
+    """Scene classification, if there is one."""
+
+    @property
+    def files(self) -> list[RasterFile]:
+        """Its files, each once, in order of first use."""
+        sources = [*self.sources.values(), *([self.classes] if self.classes else [])]
+        return list({file.path: file for file, _ in sources}.values())
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One modality of a scene: its sensor, its dates, its native grid."""
+
+    card: SensorCard
+    """The sensor."""
+    acquisitions: tuple[Acquisition, ...]
+    """In order of date, unknown dates last."""
+    grid: Grid
+    """Pixels of the finest file, over all files."""
+
+    @property
+    def dates(self) -> np.ndarray:
+        """`(T,)` datetime64[D]."""
+        return np.array([a.date for a in self.acquisitions], "datetime64[D]")
+
+
+def bounds_in(grid: Grid, crs: str) -> Bounds:
+    """Bounding box of a grid in another coordinate system."""
+    if grid.crs == crs:
+        return grid.bounds
+    left, bottom, right, top = transform_bounds(grid.crs, crs, *grid.bounds, densify_pts=21)
+    return left, bottom, right, top
+
+
+def open_layer(
+    paths: Sequence[str | Path], sensor: str, names: Sequence[str] | None = None
+) -> Layer:
+    """Find the acquisitions of one sensor in files and folders.
+
+    Args:
+        paths: files, or folders that are searched for files.
+        sensor: name of the sensor card.
+        names: band names to use instead of what the files say.
+
+    Raises:
+        ValueError: a file is unusable, or a band is missing; the message lists what was found.
+    """
+    card = get_sensor(sensor)
+    given = {Path(p) for p in paths}
+    files = [inspect(path, names) for path in dict.fromkeys(expand(paths))]
+    card = _by_baseline(card, files)
+    acquisitions: list[Acquisition] = []
+    for file in sorted(files, key=lambda f: (f.grid.pixel_size, str(f.path))):
+        try:
+            found = find_bands(card, file.names)
+        except ValueError as error:
+            raise ValueError(f"{file.path}: {error}") from None
+        classes = [i for i, name in enumerate(file.names) if _is_classes(name)]
+        if not found and not classes:
+            if file.path in given:
+                raise ValueError(_lacking(card, [band.name for band in card.bands], [file]))
+            continue  # a folder may hold other products
+        _place(acquisitions, file, found, classes[0] if classes else None)
+    acquisitions = [a for a in acquisitions if a.sources]
+    if not acquisitions:
+        raise ValueError(_lacking(card, [band.name for band in card.bands], files))
+    for acquisition in acquisitions:
+        missing = missing_bands(card, list(acquisition.sources))
+        if missing:
+            raise ValueError(_lacking(card, missing, acquisition.files, acquisition.date))
+    acquisitions.sort(key=lambda a: (np.isnat(a.date), a.date))
+    return Layer(card, tuple(acquisitions), _union_grid(acquisitions))
+
+
+def _is_classes(name: str | None) -> bool:
+    """Whether a band name is the scene classification's."""
+    return name is not None and SCENE_CLASSES in name.upper().replace("-", "_").split("_")
+
+
+def _by_baseline(card: SensorCard, files: Sequence[RasterFile]) -> SensorCard:
+    """The baseline 04.00 twin of a Sentinel-2 card, where the product names say so."""
+    baselines = {file.baseline for file in files if file.baseline is not None}
+    newer = {baseline >= 400 and baseline != 9999 for baseline in baselines}
+    if card.name not in ("s2_l2a", "s2_l1c") or True not in newer:
+        return card
+    if len(newer) > 1:
+        raise ValueError(
+            "the files mix Sentinel-2 processing baselines before and after 04.00 "
+            f"({sorted(baselines)}), whose digital numbers differ by 1000; embed them separately"
+        )
+    return SENSORS[f"{card.name}_n0400"]
+
+
+def _place(
+    acquisitions: list[Acquisition],
+    file: RasterFile,
+    found: dict[str, int],
+    classes: int | None,
+) -> None:
+    """Put a file's bands into the acquisition they belong to, or start a new one.
+
+    Files of one date that overlap belong together unless they hold the same band at the same
+    pixel size; a band that is there at a finer size already is not taken again.
+    """
+    for acquisition in acquisitions:
+        if not _same_day(acquisition.date, file.date) or not _overlaps(acquisition, file):
+            continue
+        twice = [acquisition.sources[name][0] for name in found if name in acquisition.sources]
+        if any(other.grid.pixel_size == file.grid.pixel_size for other in twice):
+            continue
+        target = acquisition
+        break
+    else:
+        target = Acquisition(file.date)
+        acquisitions.append(target)
+    for name, index in found.items():
+        target.sources.setdefault(name, (file, index))
+    if classes is not None and target.classes is None:
+        target.classes = (file, classes)
+
+
+def _same_day(first: np.datetime64, second: np.datetime64) -> bool:
+    """Equal days; two unknown days count as equal."""
+    return bool(first == second or (np.isnat(first) and np.isnat(second)))
+
+
+def _overlaps(acquisition: Acquisition, file: RasterFile) -> bool:
+    """Whether a file shares ground with an acquisition."""
+    return any(
+        intersect(other.grid.bounds, bounds_in(file.grid, other.grid.crs))
+        for other in acquisition.files
+    )
+
+
+def _union_grid(acquisitions: Sequence[Acquisition]) -> Grid:
+    """Pixels of the finest file, extended over the ground of all files."""
+    files = [file for acquisition in acquisitions for file in acquisition.files]
+    finest = min(files, key=lambda f: f.grid.pixel_size).grid
+    bounds = finest.bounds
+    for file in files:
+        bounds = unite(bounds, bounds_in(file.grid, finest.crs))
+    return finest.window(finest.covering(bounds))
+
+
+def _lacking(
+    card: SensorCard,
+    missing: Sequence[str],
+    files: Sequence[RasterFile],
+    date: np.datetime64 | None = None,
+) -> str:
+    """The message for missing bands: what is needed, what was found, what to do."""
+    when = "" if date is None or np.isnat(date) else f" of {date}"
+    listed = "; ".join(file.found for file in files[:4])
+    more = "" if len(files) <= 4 else f"; and {len(files) - 4} more files"
+    nameless = any(name is None for file in files for name in file.names)
+    hint = "add the file that has them, or choose another `--sensor`"
+    if nameless:
+        hint = "name the bands with `--bands`"
+    have = {name for file in files for name in file.names if name}
+    fitting = [
+        other.name
+        for other in SENSORS.values()
+        if other.modality == card.modality
+        and other.name != card.name
+        and all(any(matches(band, name) for name in have) for band in other.bands)
+    ]
+    if fitting and not nameless:
+        hint = f"these bands would fit `--sensor {fitting[0]}`"
+    return (
+        f"sensor `{card.name}` needs {', '.join(missing)}{when}, not found by name in: "
+        f"{listed}{more}; {hint}"
+    )
+

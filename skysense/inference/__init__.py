@@ -1,0 +1,1 @@
+"""The uses of a trained model on scenes."""

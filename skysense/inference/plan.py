@@ -1,0 +1,116 @@
+"""What will be computed for a scene: tiles, their overlap, the map they make.
+
+The plan depends on the model's strides and the scene's shape alone, so it is the same wherever
+it is executed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from skysense.data.scene import Scene
+from skysense.geo import Grid, Tiling, Window
+from skysense.models.skysense_v2 import Schedule, SkySenseV2
+
+DEFAULT_TILES: Mapping[str, int] = {"hr": 512, "s2": 128, "s1": 128}
+"""Side of a tile in reference pixels, by reference modality."""
+
+COARSE_TILE = 64
+"""Least side of a tile in pixels of the coarsest layer: the paper's 64 x 64 at 10 m."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tiles of a scene and the grid of their map."""
+
+    tiling: Tiling
+    """In reference pixels."""
+    cell: int
+    """Reference pixels that a cell of the map is wide."""
+    grid: Grid
+    """The map's grid."""
+    channels: int
+    """Bands of the map."""
+    stage: int | None
+    """Pyramid level that is mapped; `None` for the fused features."""
+
+    def batches(self, size: int) -> Iterator[tuple[int, list[list[Window]]]]:
+        """Rows of tiles as batches of equal shape.
+
+        Args:
+            size: tiles in a batch, at most.
+
+        Yields:
+            `(first map row of the next row of tiles, batches)`.
+        """
+        rows = self.tiling.rows()
+        starts = [row[0].row // self.cell for row in rows] + [self.grid.shape[0]]
+        for i, row in enumerate(rows):
+            batches = []
+            for _, same in groupby(row, key=lambda w: (w.height, w.width)):
+                tiles = list(same)
+                batches += [tiles[j : j + size] for j in range(0, len(tiles), size)]
+            yield starts[i + 1], batches
+
+    def place(self, tile: Window) -> Window:
+        """A tile's window in cells of the map."""
+        row, col = tile.row // self.cell, tile.col // self.cell
+        height = math.ceil(tile.height / self.cell)
+        width = math.ceil(tile.width / self.cell)
+        return Window(row, col, height, width)
+
+
+def make_plan(
+    model: SkySenseV2,
+    scene: Scene,
+    stage: int | None = None,
+    schedule: Mapping[str, Schedule] | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+) -> Plan:
+    """Lay tiles over a scene.
+
+    Args:
+        model: gives strides and widths.
+        scene: gives shape and pixel ratios.
+        stage: pyramid level of the reference modality to map, 1...4; `None` for the fused map.
+        schedule: merging schedules that replace the model's.
+        tile: side of a tile in reference pixels; default: 512 where the reference is `hr`, else
+            128, and at least 64 pixels of the coarsest layer.
+        overlap: pixels that neighbouring tiles share; default: about an eighth of a tile, a
+            multiple of the attention windows' period where that is not more than a quarter.
+
+    Raises:
+        ValueError: sizes that do not fit the model's strides; the message names the nearest.
+    """
+    ratios, reference = scene.ratios, scene.reference
+    cells = {key: r * model.stride(key, 4, schedule) for key, r in ratios.items()}
+    # Tiles start where every layer has the edge of a token, so that maps meet without a shift.
+    unit = math.lcm(*cells.values())
+    period = math.lcm(unit, *(r * model.period(key, schedule) for key, r in ratios.items()))
+    if tile is None:
+        least = max(DEFAULT_TILES[reference], COARSE_TILE * max(ratios.values()))
+        tile = -(-least // unit) * unit
+    if overlap is None:
+        overlap = period if period <= tile // 4 else -(-tile // 8 // unit) * unit
+        overlap = min(overlap, tile // 2 // unit * unit)
+    for name, value, least in (("tile", tile, unit), ("overlap", overlap, 0)):
+        if value % unit or value < least:
+            nearest = max(least, round(value / unit) * unit)
+            raise ValueError(
+                f"--{name} {value} does not fit this model and these layers: it must be a "
+                f"multiple of {unit} reference pixels, for example {nearest}"
+            )
+    cell = min(cells.values())
+    channels = model.config.fused_width
+    if stage is not None:
+        cell = ratios[reference] * model.stride(reference, stage, schedule)
+        channels = model.config.widths[stage - 1]
+    return Plan(
+        Tiling(scene.grid.shape, tile, overlap, unit),
+        cell,
+        scene.grid.rescaled(cell),
+        channels,
+        stage,
+    )

@@ -1,0 +1,225 @@
+"""Write a map row band by row band, then turn it into a Cloud Optimized GeoTIFF.
+
+The rows go to a plain file of float32 beside the output, by ordinary writes whose failures are
+errors at once; GDAL reads that file through a virtual raster and makes the GeoTIFF; the result is
+moved to its name when it is complete. An interrupted run leaves nothing under the output's name.
+
+Legend: D bands, h w cells.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+from xml.sax.saxutils import escape
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+from rasterio.errors import RasterioError
+
+from skysense.data.rasters import reason
+from skysense.geo import Grid
+
+FloatArray = npt.NDArray[np.float32]
+MapType = Literal["float16", "float32", "int8"]
+
+INT8_NODATA = -128
+_BLOCK_BYTES = 8 << 20
+_CACHE_MB = 64
+_STALE = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.part$")
+
+
+def clean_stale(folder: Path, name: str) -> None:
+    """Remove what killed runs left behind for the same output."""
+    for path in folder.glob(f".{name}.*.part"):
+        match = _STALE.match(path.name)
+        if match and match["name"] == name and not _alive(int(match["pid"])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process with this number exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class MapWriter:
+    """Takes the rows of a map from top to bottom; `finish` makes the file, `abort` none."""
+
+    def __init__(self, path: Path, grid: Grid, channels: int) -> None:
+        """Prepare a working folder beside the output.
+
+        Raises:
+            ValueError: nothing can be written there.
+        """
+        self.path = path
+        self._grid = grid
+        self._channels = channels
+        self._largest = np.zeros(channels, np.float32)
+        self.valid_cells = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            clean_stale(path.parent, path.name)
+            self._folder = path.parent / f".{path.name}.{os.getpid()}.part"
+            self._folder.mkdir()
+            self._check_space()
+            self._rows = open(self._folder / "rows.f32", "wb")  # noqa: SIM115
+        except OSError as error:
+            shutil.rmtree(getattr(self, "_folder", None) or "", ignore_errors=True)
+            raise ValueError(f"cannot write to {path.parent}: {error.strerror}") from None
+
+    def _check_space(self) -> None:
+        """Refuse early where the rows alone cannot fit."""
+        needed = 4 * self._channels * self._grid.shape[0] * self._grid.shape[1]
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise OSError(28, f"the map needs about {needed >> 20} MB while it is made, "
+                              f"{free >> 20} MB are free")
+
+    def write(self, values: FloatArray) -> None:
+        """Append rows: `(D, rows, w)`, NaN where there is nothing."""
+        finite = np.isfinite(values[0])
+        self.valid_cells += int(finite.sum())
+        if finite.any():
+            self._largest = np.maximum(self._largest, np.abs(values[:, finite]).max(1))
+        self._rows.write(np.ascontiguousarray(values.transpose(1, 0, 2)).data)
+
+    def rows(self) -> npt.NDArray[np.float32]:
+        """What was written so far, `(h, D, w)`, without loading it."""
+        self._rows.flush()
+        height, width = self._grid.shape
+        shape = (height, self._channels, width)
+        return np.memmap(self._folder / "rows.f32", np.float32, "r", shape=shape)
+
+    def finish(
+        self, dtype: MapType, descriptions: Sequence[str], tags: Mapping[str, str]
+    ) -> None:
+        """Make the GeoTIFF and move it to its name.
+
+        Args:
+            dtype: `float16` and `float32` have NaN as nodata; `int8` has -128 and a scale a band.
+            descriptions: a name a band.
+            tags: metadata of the file.
+
+        Raises:
+            ValueError: the disk is full, or something else kept it from being written.
+        """
+        self._rows.close()
+        scales = np.maximum(self._largest, 1e-12) / 127
+        source = self._folder / "rows.f32"
+        if dtype == "int8":
+            source = self._quantize(source, scales)
+        virtual = self._folder / "rows.vrt"
+        virtual.write_text(self._virtual(source, dtype, scales, descriptions, tags))
+        made = self._folder / "map.tif"
+        block = self._block()
+        options = {
+            "COMPRESS": "DEFLATE",
+            "LEVEL": "1",
+            "PREDICTOR": "YES",
+            "BLOCKSIZE": str(block),
+            "BIGTIFF": "IF_SAFER",
+            "NUM_THREADS": "ALL_CPUS",
+            "OVERVIEW_RESAMPLING": "AVERAGE",
+        }
+        if dtype == "float16":
+            options["NBITS"] = "16"
+        try:
+            with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_PAM_ENABLED="NO"):
+                rasterio.shutil.copy(virtual, made, driver="COG", strict=False, **options)
+                self._verify(made)
+            os.replace(made, self.path)
+        except (RasterioError, OSError) as error:
+            raise ValueError(f"{self.path} could not be written: {reason(error)}") from None
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Remove the working folder."""
+        self._rows.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _block(self) -> int:
+        """Side of a block: as large as keeps a block of all bands under 8 MB, 128 to 512."""
+        side = 512
+        while side > 128 and side * side * self._channels * 4 > _BLOCK_BYTES:
+            side //= 2
+        return side
+
+    def _quantize(self, source: Path, scales: FloatArray) -> Path:
+        """Rows of float32 to rows of int8: `round(value / scale)`, -128 for nothing."""
+        rows = self.rows_of(source)
+        target = self._folder / "rows.i8"
+        with open(target, "wb") as file:
+            for row in rows:  # (D, w)
+                scaled = np.round(row / scales[:, None])
+                file.write(np.where(np.isfinite(scaled), scaled, INT8_NODATA).astype(np.int8).data)
+        return target
+
+    def rows_of(self, source: Path) -> npt.NDArray[np.float32]:
+        """The rows file as an array `(h, D, w)`."""
+        height, width = self._grid.shape
+        return np.memmap(source, np.float32, "r", shape=(height, self._channels, width))
+
+    def _virtual(
+        self,
+        source: Path,
+        dtype: MapType,
+        scales: FloatArray,
+        descriptions: Sequence[str],
+        tags: Mapping[str, str],
+    ) -> str:
+        """The rows file as a virtual raster."""
+        size, kind = (1, "Int8") if dtype == "int8" else (4, "Float32")
+        height, width = self._grid.shape
+        a, b, c, d, e, f = self._grid.transform
+        metadata = "".join(
+            f'<MDI key="{escape(key)}">{escape(value)}</MDI>' for key, value in tags.items()
+        )
+        parts = [
+            f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">',
+            f"<SRS>{escape(self._grid.crs)}</SRS>",
+            f"<GeoTransform>{c!r}, {a!r}, {b!r}, {f!r}, {d!r}, {e!r}</GeoTransform>",
+            f"<Metadata>{metadata}</Metadata>",
+        ]
+        for i, name in enumerate(descriptions):
+            scale = f"<Scale>{float(scales[i])!r}</Scale>" if dtype == "int8" else ""
+            nodata = INT8_NODATA if dtype == "int8" else "nan"
+            parts.append(
+                f'<VRTRasterBand dataType="{kind}" band="{i + 1}" subClass="VRTRawRasterBand">'
+                f"<Description>{escape(name)}</Description>"
+                f"<NoDataValue>{nodata}</NoDataValue>{scale}"
+                f'<SourceFilename relativeToVRT="1">{source.name}</SourceFilename>'
+                f"<ImageOffset>{i * width * size}</ImageOffset>"
+                f"<PixelOffset>{size}</PixelOffset>"
+                f"<LineOffset>{self._channels * width * size}</LineOffset>"
+                f"<ByteOrder>LSB</ByteOrder></VRTRasterBand>"
+            )
+        return "".join([*parts, "</VRTDataset>"])
+
+    def _verify(self, made: Path) -> None:
+        """Read the last block of the full image and of each overview: a full disk shows there."""
+        with rasterio.open(made) as dataset:
+            levels = [None, *range(len(dataset.overviews(1)))]
+        for level in levels:
+            extra = {} if level is None else {"overview_level": level}
+            with rasterio.open(made, **extra) as dataset:
+                *_, (_, window) = dataset.block_windows(1)
+                dataset.read(window=window)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder for a file that is moved to `path` when complete."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    return Path(name)
