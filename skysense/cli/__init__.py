@@ -3,14 +3,13 @@
 Exit codes: 0 done, 2 the input or the options are wrong, 130 interrupted.
 """
 
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from skysense import __version__
-from skysense.cli.embed import ManyValues, embed
+from skysense.cli.command import Command, ManyValues
+from skysense.cli.embed import embed
 from skysense.cli.info import info
 
 app = typer.Typer(
@@ -21,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=ManyValues)(embed)
-app.command()(info)
+app.command(cls=Command)(info)
 
 
 def _version(asked: bool) -> None:
@@ -42,13 +41,5 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; errors of the user become one line on stderr."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        sys.exit(130)
-    except (ValueError, FileNotFoundError, PermissionError) as error:
-        console.print(f"error: {' '.join(str(error).split())}", style="red")
-        sys.exit(2)
+    """Run the command line."""
+    app()

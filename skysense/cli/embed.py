@@ -9,34 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
-from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from skysense.inference.plan import Plan
     from skysense.models.skysense_v2 import Schedule
-
-_MANY = ("--s2", "--s1", "--hr")
-
-
-class ManyValues(TyperCommand):
-    """Lets `--s2 a.tif b.tif` stand for `--s2 a.tif --s2 b.tif`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option before each of its values, then parse as usual."""
-        expanded: list[str] = []
-        option: str | None = None
-        for argument in args:
-            if argument.startswith("-"):
-                option = argument if argument in _MANY else None
-            elif option is not None:
-                if expanded[-1] != option:
-                    expanded.append(option)
-                expanded.append(argument)
-                continue
-            expanded.append(argument)
-        return super().parse_args(ctx, expanded)
 
 
 class Stage(StrEnum):

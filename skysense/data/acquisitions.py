@@ -200,4 +200,3 @@ def _lacking(
         f"sensor `{card.name}` needs {', '.join(missing)}{when}, not found by name in: "
         f"{listed}{more}; {hint}"
     )
-

@@ -15,9 +15,7 @@ from rasterio.errors import RasterioError
 
 from skysense.geo import Grid
 
-_DATE = re.compile(
-    r"(?<!\d)((?:19|20)\d\d)([-_]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)"
-)
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)")
 _BASELINE = re.compile(r"_N(\d{4})_")
 _COLOURS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
 
@@ -163,4 +161,3 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
             raise ValueError(f"{path}: this folder holds no raster ({', '.join(RASTER_SUFFIXES)})")
         files.extend(inside)
     return files
-

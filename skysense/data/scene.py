@@ -73,7 +73,7 @@ class Scene:
     @property
     def reference(self) -> str:
         """The modality with the finest pixels."""
-        return min(self.ratios, key=lambda key: (self.ratios[key], MODALITIES.index(key)))  # type: ignore[arg-type]
+        return min(self.ratios, key=lambda key: (self.ratios[key], MODALITIES.index(key)))
 
 
 def open_scene(
@@ -198,7 +198,9 @@ class SceneReader:
             height, width = self._scene.grid.rescaled(self._scene.ratios[key]).shape
             side = 32
             places = [
-                Window(max(0, int((height - side) * r)), max(0, int((width - side) * c)), side, side)
+                Window(
+                    max(0, int((height - side) * r)), max(0, int((width - side) * c)), side, side
+                )
                 for r in np.linspace(0, 1, 5)
                 for c in np.linspace(0, 1, 5)
             ]

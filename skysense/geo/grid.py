@@ -30,9 +30,7 @@ class Window:
         Raises:
             ValueError: an edge would not fall on a pixel edge.
         """
-        values = [
-            v * numerator for v in (self.row, self.col, self.height, self.width)
-        ]
+        values = [v * numerator for v in (self.row, self.col, self.height, self.width)]
         if any(v % denominator for v in values):
             raise ValueError(f"{self} does not divide by {denominator}/{numerator}")
         return Window(*(v // denominator for v in values))
@@ -85,9 +83,7 @@ class Grid:
         """The grid of a window; it may stick out of this one."""
         a, b, _, d, e, _ = self.transform
         x, y = self.xy(window.row, window.col)
-        return replace(
-            self, transform=(a, b, x, d, e, y), shape=(window.height, window.width)
-        )
+        return replace(self, transform=(a, b, x, d, e, y), shape=(window.height, window.width))
 
     def rescaled(self, factor: float) -> "Grid":
         """The same ground in pixels `factor` times as wide and high; the shape rounds up."""

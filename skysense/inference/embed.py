@@ -164,11 +164,13 @@ def embed_scene(
                 "the scene holds no valid pixel: all is nodata"
                 + (", cloud or shadow (see --keep-clouds)" if options.mask_clouds else "")
             )
+        picture = None
         if options.quicklook is not None:
             picture = features_picture(writer.rows(), run.moments)
-            write_quicklook(options.quicklook, run.thumbnail.picture(), picture)
         names = [f"feature_{i:04d}" for i in range(plan.channels)]
         writer.finish(options.dtype, names, _tags(model, scene, plan, options))
+        if options.quicklook is not None and picture is not None:
+            write_quicklook(options.quicklook, run.thumbnail.picture(), picture)
     except BaseException:
         writer.abort()
         raise
@@ -220,17 +222,14 @@ class _Run:
                     batches.put(self._prepare(reader, tiles, next_row if last else None))
         batches.put(None)
 
-    def _prepare(
-        self, reader: SceneReader, tiles: Sequence[Window], next_row: int | None
-    ) -> _Work:
+    def _prepare(self, reader: SceneReader, tiles: Sequence[Window], next_row: int | None) -> _Work:
         """Read tiles; those without a valid pixel are not computed."""
         samples = [reader.read(tile) for tile in tiles]
         if self._options.quicklook is not None:
             for tile, sample in zip(tiles, samples, strict=True):
                 self.thumbnail.add(tile, sample)
         valid = [
-            any(bool(series.mask.any()) for series in sample.series.values())
-            for sample in samples
+            any(bool(series.mask.any()) for series in sample.series.values()) for sample in samples
         ]
         kept = [sample for sample, ok in zip(samples, valid, strict=True) if ok]
         return _Work(tiles, valid, collate(kept) if kept else None, next_row)
@@ -262,15 +261,14 @@ class _Run:
         features = self._model(batch.to(self._device), schedule, plan.stage)
         if plan.stage is None:
             values, valid = features.fused, features.fused_valid
-            assert values is not None and valid is not None
+            assert values is not None
+            assert valid is not None
         else:
             values, valid = features.pyramid[self._scene.reference][-1].over_dates()
         return values.float().cpu().numpy(), valid.cpu().numpy()
 
 
-def _tags(
-    model: SkySenseV2, scene: Scene, plan: Plan, options: EmbedOptions
-) -> dict[str, str]:
+def _tags(model: SkySenseV2, scene: Scene, plan: Plan, options: EmbedOptions) -> dict[str, str]:
     """Where a map comes from, as metadata of the file."""
     layers = {
         f"SKYSENSE_{key.upper()}": f"{layer.card.name} "

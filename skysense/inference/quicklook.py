@@ -4,12 +4,14 @@ Legend: D bands, h w cells, H W pixels of a picture.
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
 from skysense.geo import Window
 from skysense.inference.writer import temporary_beside
@@ -40,7 +42,7 @@ class Moments:
     def add(self, values: FloatArray) -> None:
         """Add cells `(D, rows, w)`; NaN cells are left out."""
         flat = values.reshape(values.shape[0], -1)
-        flat = flat[:, np.isfinite(flat[0])].astype(np.float64)
+        flat = flat[:, np.asarray(np.isfinite(flat)).all(0)].astype(np.float64)
         if not flat.shape[1]:
             return
         if not self._count:
@@ -60,8 +62,8 @@ class Moments:
         _, vectors = np.linalg.eigh(covariance)
         directions = vectors[:, ::-1][:, :count].T
         largest = np.abs(directions).argmax(1)
-        signs = np.sign(directions[np.arange(len(directions)), largest])
-        return self._shift + mean, (directions * signs[:, None]).astype(np.float32)
+        signs = np.sign(np.take_along_axis(directions, largest[:, None], 1))
+        return self._shift + mean, (directions * signs).astype(np.float32)
 
 
 class Thumbnail:
@@ -157,13 +159,18 @@ def write_quicklook(path: Path, scene: ByteArray, features: ByteArray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_beside(path)
         try:
-            profile = {"driver": "PNG", "count": 3, "dtype": "uint8"}
-            with rasterio.open(
-                temporary, "w", height=image.shape[1], width=image.shape[2], **profile
-            ) as dataset:
-                dataset.write(image)
+            _write_png(temporary, image)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _write_png(path: Path, image: ByteArray) -> None:
+    """Write `(3, H, W)` without georeference, which is right for a picture."""
+    size = {"height": image.shape[1], "width": image.shape[2]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="PNG", count=3, dtype="uint8", **size) as dataset:
+            dataset.write(image)

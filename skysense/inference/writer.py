@@ -10,8 +10,8 @@ Legend: D bands, h w cells.
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 from xml.sax.saxutils import escape
@@ -83,8 +83,10 @@ class MapWriter:
         needed = 4 * self._channels * self._grid.shape[0] * self._grid.shape[1]
         free = shutil.disk_usage(self._folder).free
         if needed > free:
-            raise OSError(28, f"the map needs about {needed >> 20} MB while it is made, "
-                              f"{free >> 20} MB are free")
+            raise OSError(
+                28,
+                f"the map needs about {needed >> 20} MB while it is made, {free >> 20} MB are free",
+            )
 
     def write(self, values: FloatArray) -> None:
         """Append rows: `(D, rows, w)`, NaN where there is nothing."""
@@ -92,7 +94,10 @@ class MapWriter:
         self.valid_cells += int(finite.sum())
         if finite.any():
             self._largest = np.maximum(self._largest, np.abs(values[:, finite]).max(1))
-        self._rows.write(np.ascontiguousarray(values.transpose(1, 0, 2)).data)
+        try:
+            self._rows.write(np.ascontiguousarray(values.transpose(1, 0, 2)).data)
+        except OSError as error:
+            raise self._failed(error) from None
 
     def rows(self) -> npt.NDArray[np.float32]:
         """What was written so far, `(h, D, w)`, without loading it."""
@@ -101,9 +106,7 @@ class MapWriter:
         shape = (height, self._channels, width)
         return np.memmap(self._folder / "rows.f32", np.float32, "r", shape=shape)
 
-    def finish(
-        self, dtype: MapType, descriptions: Sequence[str], tags: Mapping[str, str]
-    ) -> None:
+    def finish(self, dtype: MapType, descriptions: Sequence[str], tags: Mapping[str, str]) -> None:
         """Make the GeoTIFF and move it to its name.
 
         Args:
@@ -114,8 +117,11 @@ class MapWriter:
         Raises:
             ValueError: the disk is full, or something else kept it from being written.
         """
-        self._rows.close()
-        scales = np.maximum(self._largest, 1e-12) / 127
+        try:
+            self._rows.close()
+        except OSError as error:
+            raise self._failed(error) from None
+        scales = (np.maximum(self._largest, 1e-12) / 127).astype(np.float32)
         source = self._folder / "rows.f32"
         if dtype == "int8":
             source = self._quantize(source, scales)
@@ -140,14 +146,22 @@ class MapWriter:
                 self._verify(made)
             os.replace(made, self.path)
         except (RasterioError, OSError) as error:
-            raise ValueError(f"{self.path} could not be written: {reason(error)}") from None
+            raise self._failed(error) from None
         finally:
             self.abort()
 
     def abort(self) -> None:
         """Remove the working folder."""
-        self._rows.close()
+        with suppress(OSError):  # what could not be flushed is not wanted any more
+            self._rows.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _failed(self, error: Exception) -> ValueError:
+        """What to say when the output cannot be written."""
+        return ValueError(
+            f"{self.path} could not be written ({reason(error)}); free some space in "
+            f"{self.path.parent} or choose another folder"
+        )
 
     def _block(self) -> int:
         """Side of a block: as large as keeps a block of all bands under 8 MB, 128 to 512."""
@@ -220,6 +234,4 @@ class MapWriter:
 
 def temporary_beside(path: Path) -> Path:
     """A name in the same folder for a file that is moved to `path` when complete."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    return Path(name)
+    return path.parent / f".{path.stem}.{os.getpid()}{path.suffix}"

@@ -62,7 +62,7 @@ class AdaptivePatchMerging(nn.Module):
             weight = self.reduction.weight.unflatten(1, (-1, 4)).sum(-1)  # (2C, C)
             out: Tensor = self.norm(F.linear(x, weight))
             return out, valid
-        b, h, w, c = x.shape
+        b, h, w, _ = x.shape
         if h % 2 or w % 2:
             valid = x.new_ones(b, h, w, dtype=torch.bool) if valid is None else valid
             valid = F.pad(valid, (0, w % 2, 0, h % 2))

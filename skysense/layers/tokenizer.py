@@ -35,7 +35,7 @@ class PatchTokenizer(nn.Module):
             one of its pixels is.
         """
         p = self.patch
-        b, c, height, width = pixels.shape
+        b, _, height, width = pixels.shape
         pad = (0, -width % p, 0, -height % p)
         if any(pad):
             valid = pixels.new_ones(b, height, width).bool() if valid is None else valid

@@ -75,9 +75,7 @@ class FusionTransformer(nn.Module):
             x, keys = x[seen], keys[seen]
         fused = self._encode(x, keys)  # (P seen, D)
         if not everywhere:
-            fused = fused.new_zeros(b * h * w, fused.shape[-1]).masked_scatter(
-                seen[:, None], fused
-            )
+            fused = fused.new_zeros(b * h * w, fused.shape[-1]).masked_scatter(seen[:, None], fused)
         return fused.view(b, h, w, -1)
 
     def _encode(self, x: Tensor, keys: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ _CARDS: tuple[SensorCard, ...] = (
         scale=1e-4,
         nodata=0.0,
         plausible=(0.0, 1.5),
-        source="Planet: reflectance x 10,000; statistics: DynamicEarthNet, SPEC-V1 section 7 [code]",
+        source="Planet: reflectance x 10,000; statistics: DynamicEarthNet, SPEC-V1 7 [code]",
     ),
     _S2_L2A,
     replace(

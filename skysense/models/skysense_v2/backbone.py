@@ -4,7 +4,7 @@ Legend: B images, h w token grid, N = h w, P prompts, C width of the first stage
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -108,13 +108,19 @@ class Backbone(nn.Module):
             if i:
                 x, valid = self.merges[i - 1](x, valid, schedule[i - 1])
             if i < 2:
-                for block in self.stages[i]:
+                for block in self._blocks(i):
                     x = block(x, valid)
             else:
                 x, statistics = self._plain(i, x, valid, prompts[i - 2])
                 routing.update(statistics)
             levels.append((self.norms[i](x), valid))
         return levels, routing
+
+    def _blocks(self, stage: int) -> Iterator[nn.Module]:
+        """The blocks of a stage."""
+        blocks = self.stages[stage]
+        assert isinstance(blocks, nn.ModuleList)
+        return iter(blocks)
 
     def _plain(
         self, stage: int, x: Tensor, valid: Tensor | None, prompts: Tensor
@@ -126,7 +132,7 @@ class Backbone(nn.Module):
         mask = None if valid is None else valid.flatten(1)  # (B, N)
         x = torch.cat([prompts.to(x.dtype).expand(b, -1, -1), x.flatten(1, 2)], 1)
         routing = {}
-        for i, block in enumerate(self.stages[stage]):
+        for i, block in enumerate(self._blocks(stage)):
             x, statistics = block(x, mask, rotary, count)
             if statistics is not None:
                 routing[f"stage{stage + 1}.block{i + 1}"] = statistics

@@ -32,7 +32,9 @@ class SkySenseV2Config(Config):
     """Experts of a mixture-of-experts block; 0 for a dense model. 8 in the paper."""
     moe_blocks: int = Field(default=6, ge=0)
     """How many of the last blocks (of stages 3 and 4) have experts, if there are any."""
-    schedule: dict[str, Schedule] = {"hr": MERGE, "s2": KEEP, "s1": KEEP}
+    schedule: dict[str, Schedule] = Field(
+        default_factory=lambda: {"hr": MERGE, "s2": KEEP, "s1": KEEP}
+    )
     """Merging schedule of each modality between the stages; can be overridden at each call."""
     fusion_width: int = Field(default=192, ge=8)
     """Width of the fusion transformer and of the fused features. 1024 in the paper."""

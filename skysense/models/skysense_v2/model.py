@@ -207,7 +207,8 @@ class SkySenseV2(nn.Module):
     ) -> int:
         """Pixels from one cell to the next on a level (1...4) of a modality's pyramid."""
         modes = self._schedules(schedule)[modality][: level - 1]
-        return self.config.patch * 2 ** modes.count("merge")
+        merged: int = 2 ** modes.count("merge")
+        return self.config.patch * merged
 
     def period(self, modality: str, schedule: Mapping[str, Schedule] | None = None) -> int:
         """Pixels after which attention windows and merging repeat: tiles start on multiples.
@@ -250,9 +251,7 @@ class SkySenseV2(nn.Module):
             "prompts": self.prompts,
             "fusion": self.fusion,
         }
-        counts = {
-            name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()
-        }
+        counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
         bank = self.geo_context
         counts["geo_context"] = 0 if bank is None else bank.prototypes.numel()
         return {**counts, "total": sum(counts.values())}
