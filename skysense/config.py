@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,6 +26,8 @@ def parse(cls: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
     Raises:
         ValueError: an unknown key (with the closest known one), a missing one, or a bad value.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: expected keys with values, got `{values}`")
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
@@ -38,10 +40,19 @@ def _explain(cls: type[BaseModel], item: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "the whole"
     if item["type"] != "extra_forbidden":
         return f"`{key}`: {item['msg']}"
-    owner: Any = cls
-    for part in item["loc"][:-1]:
-        owner = owner.model_fields[part].annotation if hasattr(owner, "model_fields") else None
-    known = list(getattr(owner, "model_fields", {}))
+    owner: type[BaseModel] | None = cls
+    for part in item["loc"][:-1]:  # a position in a list is no field, and stays with its model
+        if owner is not None and part in owner.model_fields:
+            owner = _model_in(owner.model_fields[part].annotation)
+    known = list(owner.model_fields) if owner else []
     close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
     hint = f", did you mean `{close[0]}`?" if close else f" (known: {', '.join(known)})"
     return f"unknown key `{key}`{hint}"
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401
+    """The first model in a field's annotation, such as that of `tuple[Part, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    parts = (_model_in(part) for part in get_args(annotation))
+    return next((part for part in parts if part is not None), None)

@@ -73,12 +73,18 @@ class Series:
                 f"`{self.sensor}` dates are {self.dates.dtype} {self.dates.shape}, "
                 f"expected datetime64 ({t},)"
             )
-        present = self.pixels[:, list(card.channels)]
-        if not torch.isfinite(present).all(1)[self.mask].all():
+        if not self._finite(card.channels):
             raise ValueError(
                 f"`{self.sensor}` has NaN or infinite pixels that the mask calls valid; "
                 f"mask them out"
             )
+
+    def _finite(self, channels: tuple[int, ...]) -> bool:
+        """Whether every valid pixel is a finite number in the channels that are measured."""
+        if bool(torch.isfinite(self.pixels.sum())):  # then all are, and the sum is quick
+            return True
+        present = self.pixels[:, list(channels)]
+        return bool(torch.isfinite(present).all(1)[self.mask].all())
 
     @property
     def modality(self) -> str:
@@ -252,8 +258,9 @@ def _collate_modality(key: str, present: Sequence[Series | None]) -> ModalityBat
             continue
         n, _, height, width = series.pixels.shape
         pad = (0, w - width, 0, h - height)
-        pixels.append(F.pad(series.pixels, (*pad, 0, 0, 0, t - n)))
-        masks.append(F.pad(series.mask, (*pad, 0, t - n)))
+        whole = (n, height, width) == (t, h, w)
+        pixels.append(series.pixels if whole else F.pad(series.pixels, (*pad, 0, 0, 0, t - n)))
+        masks.append(series.mask if whole else F.pad(series.mask, (*pad, 0, t - n)))
         days.append(F.pad(torch.from_numpy(day_of_year(series.dates)), (0, t - n)))
         sizes.append((height, width))
     return ModalityBatch(

@@ -1,6 +1,6 @@
 """The command line. A command's modules are imported when it is called.
 
-Exit codes: 0 done, 2 the input or the options are wrong, 130 interrupted.
+Exit codes: 0 done, 2 the input or the options are wrong, 130 interrupted, 143 terminated.
 """
 
 from typing import Annotated
@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from skysense import __version__
-from skysense.cli.command import Command, ManyValues
+from skysense.cli.command import ManyValues, Program
 from skysense.cli.embed import embed
 from skysense.cli.info import info
 
 app = typer.Typer(
+    cls=Program,
     help="SkySense: satellite scenes to features, with one model for every modality.",
     no_args_is_help=True,
     add_completion=False,
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=ManyValues)(embed)
-app.command(cls=Command)(info)
+app.command()(info)
 
 
 def _version(asked: bool) -> None:

@@ -1,35 +1,80 @@
 """How every command ends: errors of the user are one line on stderr and exit code 2."""
 
+import errno
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: leave as after Ctrl-C, so that nothing half-written stays."""
 
 
 def _terminated(number: int, _: FrameType | None) -> None:
-    """Leave through the `finally` blocks, so that nothing half-written stays."""
-    sys.exit(128 + number)
+    """Raise what came in the main thread."""
+    raise Terminated(number)
 
 
-class Command(TyperCommand):
-    """A command whose expected errors carry no traceback; a traceback is a bug of ours."""
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn what is expected to go wrong into a line and an exit code; the rest is a bug of ours."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        _say(f"{'terminated' if isinstance(error, Terminated) else 'interrupted'}: stopped early")
+        sys.exit(143 if isinstance(error, Terminated) else 130)
+    except Exception as error:
+        text = _explained(error)
+        if text is None:
+            raise
+        _say(f"error: {text}")
+        sys.exit(2)
+
+
+def _explained(error: Exception) -> str | None:
+    """What to say of an error; `None` for what is not the user's to mend."""
+    kind = type(error)
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        return None  # the reader of our output left; typer knows what to do
+    if kind.__name__ == "NoArgsIsHelpError":
+        return None  # the help is the message
+    if hasattr(error, "format_message"):  # the parser's, of whichever click typer comes with
+        where = getattr(getattr(error, "ctx", None), "command_path", "skysense")
+        return f"{error.format_message().rstrip('.')} (see `{where} --help`)"
+    if isinstance(error, MemoryError) or kind.__name__ == "OutOfMemoryError":
+        return f"out of memory ({error}); give a smaller --tile or --batch-size"
+    if isinstance(error, ValueError | OSError) or kind.__module__.startswith("rasterio."):
+        return str(error) or kind.__name__
+    return None
+
+
+class Program(TyperGroup):
+    """The program: every error of the user in any command ends in one line, without traceback."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Parse the program's own options."""
+        with _one_line():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
-        """Run the command."""
-        signal.signal(signal.SIGTERM, _terminated)
+        """Parse and run the command."""
+        before = None
+        with suppress(ValueError):  # signals can be set in the main thread alone
+            before = signal.signal(signal.SIGTERM, _terminated)
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _say("interrupted: nothing was written")
-            sys.exit(130)
-        except (ValueError, OSError) as error:
-            _say(f"error: {' '.join(str(error).split())}")
-            sys.exit(2)
+            with _one_line():
+                return super().invoke(ctx)
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
 
 
-class ManyValues(Command):
+class ManyValues(TyperCommand):
     """Lets `--s2 a.tif b.tif` stand for `--s2 a.tif --s2 b.tif`."""
 
     many = ("--hr", "--s2", "--s1")
@@ -38,15 +83,18 @@ class ManyValues(Command):
         """Repeat the option before each of its values, then parse as usual."""
         expanded: list[str] = []
         option: str | None = None
-        for argument in args:
+        for argument in [*args, "--"]:
             if argument.startswith("-"):
-                option = argument if argument in self.many else None
+                if expanded and expanded[-1] in self.many:
+                    raise ValueError(f"{expanded[-1]} needs a file or a folder after it")
+                name = argument.partition("=")[0]
+                option = name if name in self.many else None
             elif option is not None and expanded[-1] != option:
                 expanded.append(option)
             expanded.append(argument)
-        return super().parse_args(ctx, expanded)
+        return super().parse_args(ctx, expanded[:-1])
 
 
 def _say(text: str) -> None:
     """One line on stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(" ".join(text.split()) + "\n")

@@ -1,5 +1,6 @@
 """`skysense embed`: GeoTIFFs to a georeferenced feature map."""
 
+import os
 import sys
 import time
 import warnings
@@ -132,10 +133,11 @@ def embed(
 
     given, cards = _inputs(inputs or [], {"hr": hr, "s2": s2, "s1": s1}, sensor or [])
     _check_paths(output, quicklook, [path for paths in given.values() for path in paths])
-    schedules = _schedules(schedule or [])
+    schedules = _schedules(schedule or [], list(given))
+    device = _device(device)
     with _terse_warnings(quiet):
-        loaded = load(model, _device(device))
         scene = open_scene(given, cards, _band_names(bands or [], list(given)))
+        loaded = load(model, device)
         level = None if stage is Stage.fused else int(stage)
         plan = make_plan(loaded, scene, level, schedules, tile, overlap)
         options = EmbedOptions(
@@ -182,25 +184,59 @@ def _inputs(
 
 
 def _check_paths(output: Path, quicklook: Path | None, inputs: list[Path]) -> None:
-    """Refuse outputs that are no GeoTIFF, no PNG, a folder, or one of the inputs."""
+    """Refuse outputs that are no GeoTIFF, no PNG, a folder, an input, or not writable."""
+    from skysense.data.rasters import expand
+
+    taken = {path.resolve() for path in expand(inputs)}
     for path, kinds in ((output, (".tif", ".tiff")), (quicklook, (".png",))):
         if path is None:
             continue
         if path.suffix.lower() not in kinds:
             raise ValueError(f"{path}: the output's name must end in {' or '.join(kinds)}")
         if path.is_dir():
-            raise ValueError(f"{path} is a folder")
-        if any(path.resolve() == other.resolve() for other in inputs):
+            raise ValueError(f"{path} is a folder; give the name of a file")
+        if path.resolve() in taken:
             raise ValueError(f"{path} is an input; choose another output")
+        _check_folder(path)
 
 
-def _schedules(texts: list[str]) -> "dict[str, Schedule] | None":
+def _check_folder(path: Path) -> None:
+    """Say before the work begins that an output's folder cannot be had or written to."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ValueError(f"{path} cannot be written: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} cannot be written: no permission to write in {folder}")
+
+
+def _schedules(texts: list[str], modalities: list[str]) -> "dict[str, Schedule] | None":
     """`hr=merge,merge,keep` to a schedule."""
     schedules: dict[str, Any] = {}
     for text in texts:
-        key, _, modes = text.partition("=")
-        schedules[key] = tuple(modes.split(","))
+        key, _, listed = (part.strip() for part in text.partition("="))
+        modes = tuple(mode.strip() for mode in listed.split(","))
+        if len(modes) != 3 or not set(modes) <= {"merge", "keep"}:
+            raise ValueError(
+                f"--schedule {text}: expected a modality and three of merge and keep, such as "
+                f"{modalities[0]}=merge,merge,keep"
+            )
+        _check_key("--schedule", text, key, modalities, schedules)
+        schedules[key] = modes
     return schedules or None
+
+
+def _check_key(
+    option: str, text: str, key: str, modalities: list[str], have: dict[str, Any]
+) -> None:
+    """Refuse a setting of a modality that is not given, or set twice."""
+    if key not in modalities:
+        raise ValueError(
+            f"{option} {text}: {key or 'nothing'} is not among the inputs ({', '.join(modalities)})"
+        )
+    if key in have:
+        raise ValueError(f"{option} is given twice for {key}")
 
 
 def _band_names(texts: list[str], modalities: list[str]) -> dict[str, list[str]]:
@@ -210,11 +246,13 @@ def _band_names(texts: list[str], modalities: list[str]) -> dict[str, list[str]]
         key, equals, listed = text.rpartition("=")
         if not equals and len(modalities) > 1:
             raise ValueError(f"--bands {text}: say whose bands, e.g. {modalities[0]}={text}")
-        names[key or modalities[0]] = [name.strip() for name in listed.split(",")]
-    unknown = set(names) - set(modalities)
-    if unknown:
-        raise ValueError(f"--bands names {', '.join(unknown)}, which is not among the inputs")
+        key = key.strip() if equals else modalities[0]
+        _check_key("--bands", text, key, modalities, names)
+        names[key] = [name.strip() for name in listed.split(",")]
     return names
+
+
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def _device(name: str) -> str:
@@ -225,10 +263,12 @@ def _device(name: str) -> str:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.partition(":")[0] not in _DEVICES:
+        raise ValueError(f"--device {name} is not known; give auto, {', '.join(_DEVICES)}")
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        text = str(error).splitlines()[0]
+        text = str(error).splitlines()[0].partition(". ")[0]
         raise ValueError(f"--device {name} cannot be used here: {text}") from None
     return name
 

@@ -8,15 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rasterio.warp import transform_bounds
 
+from skysense.data.ground import bounds_in, footprint
 from skysense.data.rasters import RasterFile, expand, inspect
-from skysense.geo import Bounds, Grid, intersect, unite
+from skysense.geo import Bounds, Grid, Window, intersect
 from skysense.sensors import SENSORS, SensorCard, find_bands, get_sensor, missing_bands
 from skysense.sensors.match import matches
 
 SCENE_CLASSES = "SCL"
 """Name of the Sentinel-2 scene classification band."""
+
+_ALIKE = 1.05
+"""Up to this ratio of sizes pixels count as equally fine; UTM alone stretches by 0.1 %."""
+
+_COARSER = 1.5
+"""From this ratio of pixel sizes on a band is the coarser copy of another, as products have it."""
+
+_SPARSE = 100
+"""How many times the pixels of its files the grid of a layer may have."""
 
 
 @dataclass
@@ -54,14 +63,6 @@ class Layer:
         return np.array([a.date for a in self.acquisitions], "datetime64[D]")
 
 
-def bounds_in(grid: Grid, crs: str) -> Bounds:
-    """Bounding box of a grid in another coordinate system."""
-    if grid.crs == crs:
-        return grid.bounds
-    left, bottom, right, top = transform_bounds(grid.crs, crs, *grid.bounds, densify_pts=21)
-    return left, bottom, right, top
-
-
 def open_layer(
     paths: Sequence[str | Path], sensor: str, names: Sequence[str] | None = None
 ) -> Layer:
@@ -80,7 +81,7 @@ def open_layer(
     files = [inspect(path, names) for path in dict.fromkeys(expand(paths))]
     card = _by_baseline(card, files)
     acquisitions: list[Acquisition] = []
-    for file in sorted(files, key=lambda f: (f.grid.pixel_size, str(f.path))):
+    for file in sorted(files, key=lambda f: (f.metres, str(f.path))):
         try:
             found = find_bands(card, file.names)
         except ValueError as error:
@@ -129,19 +130,17 @@ def _place(
 ) -> None:
     """Put a file's bands into the acquisition they belong to, or start a new one.
 
-    Files of one date that overlap belong together unless they hold the same band at the same
-    pixel size; a band that is there at a finer size already is not taken again.
+    Files of one date belong together where they share ground, and most with what they share most
+    with, unless they hold the same band at the same pixel size; a band that is there at a finer
+    size already is not taken again.
     """
+    target, most = Acquisition(file.date), 0.0
     for acquisition in acquisitions:
-        if not _same_day(acquisition.date, file.date) or not _overlaps(acquisition, file):
-            continue
-        twice = [acquisition.sources[name][0] for name in found if name in acquisition.sources]
-        if any(other.grid.pixel_size == file.grid.pixel_size for other in twice):
-            continue
-        target = acquisition
-        break
-    else:
-        target = Acquisition(file.date)
+        if _same_day(acquisition.date, file.date) and not _twice(acquisition, file, found, classes):
+            shared = _shared(acquisition, file)
+            if shared > most:
+                target, most = acquisition, shared
+    if not most:
         acquisitions.append(target)
     for name, index in found.items():
         target.sources.setdefault(name, (file, index))
@@ -154,22 +153,54 @@ def _same_day(first: np.datetime64, second: np.datetime64) -> bool:
     return bool(first == second or (np.isnat(first) and np.isnat(second)))
 
 
-def _overlaps(acquisition: Acquisition, file: RasterFile) -> bool:
-    """Whether a file shares ground with an acquisition."""
-    return any(
-        intersect(other.grid.bounds, bounds_in(file.grid, other.grid.crs))
-        for other in acquisition.files
-    )
+def _twice(
+    acquisition: Acquisition, file: RasterFile, found: dict[str, int], classes: int | None
+) -> bool:
+    """Whether an acquisition has a band of the file already, at about the same pixel size."""
+    same = [acquisition.sources[name][0] for name in found if name in acquisition.sources]
+    if classes is not None and acquisition.classes is not None:
+        same.append(acquisition.classes[0])
+    return any(file.metres < _COARSER * other.metres for other in same)
+
+
+def _shared(acquisition: Acquisition, file: RasterFile) -> float:
+    """The ground that a file shares with one of an acquisition, as a part of its own."""
+    return max(_part(bounds_in(file.grid, o.grid.crs), o.grid.bounds) for o in acquisition.files)
+
+
+def _part(bounds: Bounds, other: Bounds) -> float:
+    """How much of a bounding box lies in another: 0...1."""
+    common = intersect(bounds, other)
+    return _area(common) / _area(bounds) if common else 0.0
+
+
+def _area(bounds: Bounds) -> float:
+    """Width times height."""
+    return (bounds[2] - bounds[0]) * (bounds[3] - bounds[1])
 
 
 def _union_grid(acquisitions: Sequence[Acquisition]) -> Grid:
-    """Pixels of the finest file, extended over the ground of all files."""
+    """Pixels of the finest file (the first of those), extended over the ground of all files.
+
+    Raises:
+        ValueError: the files lie so far apart that nearly all of it would be empty.
+    """
     files = [file for acquisition in acquisitions for file in acquisition.files]
-    finest = min(files, key=lambda f: f.grid.pixel_size).grid
-    bounds = finest.bounds
-    for file in files:
-        bounds = unite(bounds, bounds_in(file.grid, finest.crs))
-    return finest.window(finest.covering(bounds))
+    least = _ALIKE * min(file.metres for file in files)
+    finest = next(file for file in files if file.metres <= least).grid
+    windows = [
+        Window(0, 0, *finest.shape) if file.grid == finest else footprint(finest, file.grid)
+        for file in files
+    ]
+    top, left = min(w.row for w in windows), min(w.col for w in windows)
+    height = max(w.row + w.height for w in windows) - top
+    width = max(w.col + w.width for w in windows) - left
+    if height * width > _SPARSE * sum(w.height * w.width for w in windows):
+        raise ValueError(
+            f"the files lie too far apart for one map, from {files[0].path} to {files[-1].path}; "
+            f"embed them separately"
+        )
+    return finest.window(Window(top, left, height, width))
 
 
 def _lacking(

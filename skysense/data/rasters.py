@@ -4,23 +4,33 @@ Everything that is wrong with a file is a `ValueError` of one line that names it
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from skysense.data.ground import metres
 from skysense.geo import Grid
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)")
 _BASELINE = re.compile(r"_N(\d{4})_")
 _COLOURS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
+_ALPHA_NAMES = ("a", "alpha", "mask", "opacity")
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 """File endings that a folder is searched for."""
+
+_NO_MEASUREMENT = re.compile(r"(?:^|_)(?:MSK|TCI|PVI)(?:_|$)")
+"""Masks and pictures of a Sentinel-2 product, whose names or colours claim to be its bands."""
+
+IO_ERRORS = (RasterioError, CPLE_BaseError, OSError)
+"""What rasterio raises when a file or a disk fails; GDAL's own errors slip through at places."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,8 @@ class RasterFile:
     """Where it is."""
     grid: Grid
     """Its pixels on the ground."""
+    metres: float
+    """Side of a pixel on the ground."""
     names: tuple[str | None, ...]
     """A name a band: its description, else its colour, else (single band) the file's name."""
     dtype: str
@@ -80,9 +92,12 @@ def inspect(path: str | Path, names: Sequence[str] | None = None) -> RasterFile:
     if not path.exists():
         raise ValueError(f"{path}: there is no such file")
     try:
-        with rasterio.open(path) as dataset:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said as an error below
+            dataset = rasterio.open(path)
+        with dataset:
             return _describe(path, dataset, names)
-    except RasterioError as error:
+    except IO_ERRORS as error:
         raise ValueError(f"{path}: cannot be read as a raster ({reason(error)})") from None
 
 
@@ -99,7 +114,7 @@ def _describe(
     """Facts of an open dataset."""
     if dataset.count == 0:
         raise ValueError(f"{path}: holds no raster bands (a container; name one of its layers)")
-    dtype = dataset.dtypes[0]
+    dtype = np.result_type(*dataset.dtypes).name
     if "complex" in dtype:
         raise ValueError(
             f"{path}: holds complex numbers ({dtype}); give backscatter (VV, VH in dB) instead"
@@ -113,26 +128,32 @@ def _describe(
         raise ValueError(f"{path}: has no geotransform, so its place on the ground is unknown")
     if names is not None and len(names) != dataset.count:
         raise ValueError(f"{path}: has {dataset.count} bands, but {len(names)} names were given")
+    try:
+        transform = tuple(dataset.transform)[:6]
+        grid = Grid(dataset.crs.to_wkt(), transform, (dataset.height, dataset.width))
+        size = metres(grid)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     flags = dataset.mask_flag_enums[0]
     described = tuple(names) if names is not None else _names(path, dataset)
     coloured = dataset.colorinterp[-1] == ColorInterp.alpha and dataset.count > 1
+    measured = bool(described[-1]) and str(described[-1]).lower() not in _ALPHA_NAMES
     date = parse_date(path.stem)
     if np.isnat(date):
         date = parse_date(path.parent.name)
-    baseline = _BASELINE.search(f"{path.parent.name}/{path.name}")
+    baselines = _BASELINE.findall(str(path.absolute()))
     return RasterFile(
         path=path,
-        grid=Grid(
-            dataset.crs.to_wkt(), tuple(dataset.transform)[:6], (dataset.height, dataset.width)
-        ),
+        grid=grid,
+        metres=size,
         names=described,
         dtype=dtype,
         nodata=dataset.nodata,
-        alpha=dataset.count - 1 if coloured and not described[-1] else None,
-        false_alpha=coloured and bool(described[-1]),
+        alpha=dataset.count - 1 if coloured and not measured else None,
+        false_alpha=coloured and measured,
         masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
         date=date,
-        baseline=int(baseline.group(1)) if baseline else None,
+        baseline=int(baselines[-1]) if baselines else None,
     )
 
 
@@ -148,6 +169,9 @@ def _names(path: Path, dataset: rasterio.DatasetReader) -> tuple[str | None, ...
 def expand(paths: Sequence[str | Path]) -> list[Path]:
     """Replace folders by the raster files below them, sorted.
 
+    Hidden files and folders are passed over: what an interrupted run left, what other systems
+    store beside a file. So are the masks and pictures of a Sentinel-2 product.
+
     Raises:
         ValueError: a path does not exist, or a folder holds no raster.
     """
@@ -156,8 +180,15 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in RASTER_SUFFIXES)
+        inside = sorted(p for p in path.rglob("*") if _is_wanted(p.relative_to(path)))
         if not inside:
             raise ValueError(f"{path}: this folder holds no raster ({', '.join(RASTER_SUFFIXES)})")
         files.extend(inside)
     return files
+
+
+def _is_wanted(path: Path) -> bool:
+    """Whether a file below a searched folder may hold a measurement."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    fitting = path.suffix.lower() in RASTER_SUFFIXES and not _NO_MEASUREMENT.search(path.stem)
+    return fitting and not hidden

@@ -15,44 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyproj
 import torch
-from pyproj import Geod
-from rasterio.warp import transform as transform_points
 
-from skysense.data.acquisitions import Acquisition, Layer, bounds_in, open_layer
+from skysense.data.acquisitions import Acquisition, Layer, open_layer
+from skysense.data.ground import bounds_in, footprint, lon_lat, metres
 from skysense.data.rasters import RasterFile
 from skysense.data.warping import GridReader
-from skysense.geo import Grid, Window, intersect
+from skysense.geo import Grid, Window
 from skysense.sample import Sample, Series
 from skysense.sensors import MODALITIES, TOKENIZER_BANDS, SensorCard
 
 CLOUDY = (0, 1, 3, 8, 9, 10)
 """Scene classes that are not ground: no data, saturated, shadow, clouds, cirrus. Source: ESA
 Sentinel-2 L2A product specification."""
-
-
-def lon_lat(grid: Grid, row: float, col: float) -> tuple[float, float]:
-    """Longitude and latitude of a pixel position, in degrees."""
-    x, y = grid.xy(row, col)
-    lon, lat = transform_points(grid.crs, "EPSG:4326", [x], [y])
-    return float(lon[0]), float(lat[0])
-
-
-def metres(grid: Grid) -> float:
-    """Side of a pixel on the ground at the grid's centre: the mean of its two sides."""
-    row, col = grid.shape[0] / 2, grid.shape[1] / 2
-    here = lon_lat(grid, row, col)
-    geod = Geod(ellps="WGS84")
-    down = geod.inv(*here, *lon_lat(grid, row + 1, col))[2]
-    across = geod.inv(*here, *lon_lat(grid, row, col + 1))[2]
-    size = float(down + across) / 2
-    if not math.isfinite(size) or size <= 0:
-        raise ValueError(
-            f"the geotransform {grid.transform} lies outside the coordinate system "
-            f"{pyproj.CRS(grid.crs).name}"
-        )
-    return size
 
 
 @dataclass(frozen=True)
@@ -69,11 +44,8 @@ class Scene:
     reference."""
     pixel_metres: float
     """Side of a reference pixel on the ground."""
-
-    @property
-    def reference(self) -> str:
-        """The modality with the finest pixels."""
-        return min(self.ratios, key=lambda key: (self.ratios[key], MODALITIES.index(key)))
+    reference: str
+    """The modality with the finest pixels; among equals (within 5 %) the first of hr, s2, s1."""
 
 
 def open_scene(
@@ -98,28 +70,28 @@ def open_scene(
         for key, paths in inputs.items()
     }
     sizes = {key: metres(layer.grid) for key, layer in layers.items()}
-    reference = min(sizes, key=lambda key: sizes[key])
+    least = 1.05 * min(sizes.values())
+    reference = next(key for key in MODALITIES if sizes.get(key, math.inf) <= least)
     ratios = {
         key: 2 ** max(0, round(math.log2(size / sizes[reference]))) for key, size in sizes.items()
     }
     ratios[reference] = 1
     grid = layers[reference].grid
-    bounds = grid.bounds
+    top, left, bottom, right = 0, 0, *grid.shape
     for key, layer in layers.items():
-        common = intersect(bounds, bounds_in(layer.grid, grid.crs))
-        if common is None:
+        window = footprint(grid, layer.grid) if key != reference else Window(0, 0, *grid.shape)
+        top, left = max(top, window.row), max(left, window.col)
+        bottom = min(bottom, window.row + window.height)
+        right = min(right, window.col + window.width)
+        if top >= bottom or left >= right:
             raise ValueError(
                 f"the rasters do not overlap: {reference} covers {_box(grid.bounds)}, "
                 f"{key} covers {_box(bounds_in(layer.grid, grid.crs))} (both in the "
                 f"coordinates of {reference})"
             )
-        bounds = common
-    window = grid.covering(bounds)
     step = max(ratios.values())
-    whole = Window(
-        window.row, window.col, -(-window.height // step) * step, -(-window.width // step) * step
-    )
-    return Scene(layers, grid.window(whole), ratios, sizes[reference])
+    whole = Window(top, left, -(-(bottom - top) // step) * step, -(-(right - left) // step) * step)
+    return Scene(layers, grid.window(whole), ratios, sizes[reference], reference)
 
 
 def _box(bounds: tuple[float, float, float, float]) -> str:

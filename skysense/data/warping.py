@@ -11,11 +11,10 @@ import numpy.typing as npt
 import rasterio
 from rasterio import windows
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from skysense.data.rasters import RasterFile, reason
+from skysense.data.rasters import IO_ERRORS, RasterFile, reason
 from skysense.geo import Grid, Window
 
 FloatArray = npt.NDArray[np.float32]
@@ -32,6 +31,8 @@ _GDAL_TYPES = {
     "int16": "Int16",
     "uint32": "UInt32",
     "int32": "Int32",
+    "uint64": "UInt64",
+    "int64": "Int64",
     "float32": "Float32",
     "float64": "Float64",
 }
@@ -87,7 +88,7 @@ class GridReader:
             self._dataset = self._stack.enter_context(rasterio.open(source))
             self._offset = self._straight()
             self._vrt = None if self._offset else self._warp(nearest)
-        except RasterioError as error:
+        except IO_ERRORS as error:
             self.close()
             raise ValueError(f"{file.path}: cannot be read ({reason(error)})") from None
 
@@ -166,7 +167,7 @@ class GridReader:
         try:
             stored = source.read([i + 1 for i in indexes], window=inside)
             masked = self._mask(source, inside)
-        except (RasterioError, OSError) as error:
+        except IO_ERRORS as error:
             raise ValueError(
                 f"{self.file.path}: is truncated or damaged, reading failed ({reason(error)})"
             ) from None

@@ -32,6 +32,8 @@ class Tiling:
         Raises:
             ValueError: tile and overlap are not multiples of the unit, or leave no stride.
         """
+        if self.tile < 1:
+            raise ValueError(f"a tile has at least one pixel, got {self.tile}")
         if self.tile % self.unit or self.overlap % self.unit:
             raise ValueError(
                 f"tile {self.tile} and overlap {self.overlap} must be multiples of {self.unit}"

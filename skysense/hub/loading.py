@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -38,8 +37,8 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> SkySenseV2:
     """
     name = str(source)
     if name in list_models():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(SEED)  # `torch.manual_seed` seeds GPUs as well
             return build(name).eval().to(device)
     folder = Path(source)
     if folder.is_dir():
@@ -53,10 +52,12 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> SkySenseV2:
 
 def _download(hub_id: str) -> Path:
     """Fetch the two files of a model from the hub, or from its cache."""
+    from huggingface_hub import snapshot_download  # half a second that few need
+
     try:
         return Path(snapshot_download(hub_id, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]))
     except Exception as error:  # the hub client raises many kinds; all mean "not to be had"
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"`{hub_id}` is neither a folder nor on the hub: {reason}") from error
 
 

@@ -191,7 +191,8 @@ class _Run:
         self._progress = progress
         self._device = next(model.parameters()).device
         self.moments = Moments(plan.channels)
-        self.thumbnail = Thumbnail(scene.grid.shape, scene.reference)
+        card = scene.layers[scene.reference].card
+        self.thumbnail = Thumbnail(scene.grid.shape, scene.reference, card)
 
     def execute(self, writer: MapWriter) -> None:
         """Run to the end or to the first error."""

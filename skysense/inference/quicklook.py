@@ -16,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from skysense.geo import Window
 from skysense.inference.writer import temporary_beside
 from skysense.sample import Sample
+from skysense.sensors import SensorCard
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -42,7 +43,7 @@ class Moments:
     def add(self, values: FloatArray) -> None:
         """Add cells `(D, rows, w)`; NaN cells are left out."""
         flat = values.reshape(values.shape[0], -1)
-        flat = flat[:, np.asarray(np.isfinite(flat)).all(0)].astype(np.float64)
+        flat = flat[:, np.isfinite(flat[0])].astype(np.float64)
         if not flat.shape[1]:
             return
         if not self._count:
@@ -69,8 +70,11 @@ class Moments:
 class Thumbnail:
     """The scene in little, put together from the tiles as they pass."""
 
-    def __init__(self, shape: tuple[int, int], modality: str) -> None:
-        """Prepare for a scene of `shape` reference pixels."""
+    def __init__(self, shape: tuple[int, int], modality: str, card: SensorCard) -> None:
+        """Prepare for a scene of `shape` reference pixels, seen by the sensor `card`."""
+        colours = _COLOURS[modality]
+        have = set(card.channels)
+        self._colours = [c if c in have else card.channels[0] for c in colours]
         self._step = max(1, -(-max(shape) // SIDE))
         self._modality = modality
         height, width = (-(-side // self._step) for side in shape)
@@ -85,12 +89,11 @@ class Thumbnail:
         mask = series.mask[:, row::step, col::step].numpy()
         if not mask.size:
             return
-        first = mask.argmax(0)  # (rows, columns)
-        rows, cols = np.indices(first.shape)
-        seen = pixels[first, :, rows, cols][..., list(_COLOURS[self._modality])]
-        seen = np.where(mask.any(0)[..., None], seen, np.nan).transpose(2, 0, 1)
+        first = mask.argmax(0)[None, None]  # (1, 1, rows, columns)
+        seen = np.take_along_axis(pixels, first, 0)[0][self._colours]
+        seen = np.where(mask.any(0), seen, np.nan)  # (3, rows, columns)
         top, left = (window.row + row) // step, (window.col + col) // step
-        target = self._pixels[:, top : top + first.shape[0], left : left + first.shape[1]]
+        target = self._pixels[:, top : top + seen.shape[1], left : left + seen.shape[2]]
         seen = seen[:, : target.shape[1], : target.shape[2]]
         np.copyto(target, seen, where=np.isfinite(seen))
 

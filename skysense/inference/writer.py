@@ -4,9 +4,14 @@ The rows go to a plain file of float32 beside the output, by ordinary writes who
 errors at once; GDAL reads that file through a virtual raster and makes the GeoTIFF; the result is
 moved to its name when it is complete. An interrupted run leaves nothing under the output's name.
 
+Half precision is stored as float32 whose last 13 bits are zero, which compress away: GDAL's own
+16-bit storage (NBITS=16, up to GDAL 3.10 at least) does not round, and fills the blocks at the
+edges with whatever lies in memory, so that files differ from run to run and carry foreign bytes.
+
 Legend: D bands, h w cells.
 """
 
+import glob
 import os
 import re
 import shutil
@@ -20,9 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-from rasterio.errors import RasterioError
 
-from skysense.data.rasters import reason
+from skysense.data.rasters import IO_ERRORS, reason
 from skysense.geo import Grid
 
 FloatArray = npt.NDArray[np.float32]
@@ -34,16 +38,35 @@ _CACHE_MB = 64
 _STALE = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.part$")
 
 
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder for what is moved to `path` when complete.
+
+    What killed runs left there under such names is removed.
+    """
+    clean_stale(path.parent, path.name)
+    return path.parent / f".{path.name}.{os.getpid()}.part"
+
+
 def clean_stale(folder: Path, name: str) -> None:
     """Remove what killed runs left behind for the same output."""
-    for path in folder.glob(f".{name}.*.part"):
+    for path in folder.glob(f".{glob.escape(name)}.*.part"):
         match = _STALE.match(path.name)
         if match and match["name"] == name and not _alive(int(match["pid"])):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, if it is there and can be."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process with this number exists."""
+    """Whether another process has this number; in a container ours may have had it before."""
+    if pid == os.getpid():
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -67,15 +90,16 @@ class MapWriter:
         self._channels = channels
         self._largest = np.zeros(channels, np.float32)
         self.valid_cells = 0
+        self._folder = temporary_beside(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            clean_stale(path.parent, path.name)
-            self._folder = path.parent / f".{path.name}.{os.getpid()}.part"
             self._folder.mkdir()
             self._check_space()
             self._rows = open(self._folder / "rows.f32", "wb")  # noqa: SIM115
-        except OSError as error:
-            shutil.rmtree(getattr(self, "_folder", None) or "", ignore_errors=True)
+        except BaseException as error:
+            _remove(self._folder)
+            if not isinstance(error, OSError):
+                raise
             raise ValueError(f"cannot write to {path.parent}: {error.strerror}") from None
 
     def _check_space(self) -> None:
@@ -100,8 +124,16 @@ class MapWriter:
             raise self._failed(error) from None
 
     def rows(self) -> npt.NDArray[np.float32]:
-        """What was written so far, `(h, D, w)`, without loading it."""
-        self._rows.flush()
+        """What was written so far, `(h, D, w)`, without loading it.
+
+        Raises:
+            ValueError: the disk is full.
+        """
+        try:
+            if not self._rows.closed:
+                self._rows.flush()
+        except OSError as error:
+            raise self._failed(error) from None
         height, width = self._grid.shape
         shape = (height, self._channels, width)
         return np.memmap(self._folder / "rows.f32", np.float32, "r", shape=shape)
@@ -117,35 +149,27 @@ class MapWriter:
         Raises:
             ValueError: the disk is full, or something else kept it from being written.
         """
-        try:
-            self._rows.close()
-        except OSError as error:
-            raise self._failed(error) from None
         scales = (np.maximum(self._largest, 1e-12) / 127).astype(np.float32)
-        source = self._folder / "rows.f32"
-        if dtype == "int8":
-            source = self._quantize(source, scales)
         virtual = self._folder / "rows.vrt"
-        virtual.write_text(self._virtual(source, dtype, scales, descriptions, tags))
         made = self._folder / "map.tif"
-        block = self._block()
         options = {
             "COMPRESS": "DEFLATE",
             "LEVEL": "1",
             "PREDICTOR": "YES",
-            "BLOCKSIZE": str(block),
+            "BLOCKSIZE": str(self._block()),
             "BIGTIFF": "IF_SAFER",
             "NUM_THREADS": "ALL_CPUS",
             "OVERVIEW_RESAMPLING": "AVERAGE",
         }
-        if dtype == "float16":
-            options["NBITS"] = "16"
         try:
+            self._rows.close()
+            source = self._converted(dtype, scales)
+            virtual.write_text(self._virtual(source, dtype, scales, descriptions, tags))
             with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_PAM_ENABLED="NO"):
                 rasterio.shutil.copy(virtual, made, driver="COG", strict=False, **options)
                 self._verify(made)
             os.replace(made, self.path)
-        except (RasterioError, OSError) as error:
+        except IO_ERRORS as error:
             raise self._failed(error) from None
         finally:
             self.abort()
@@ -170,20 +194,24 @@ class MapWriter:
             side //= 2
         return side
 
-    def _quantize(self, source: Path, scales: FloatArray) -> Path:
-        """Rows of float32 to rows of int8: `round(value / scale)`, -128 for nothing."""
-        rows = self.rows_of(source)
-        target = self._folder / "rows.i8"
-        with open(target, "wb") as file:
-            for row in rows:  # (D, w)
-                scaled = np.round(row / scales[:, None])
-                file.write(np.where(np.isfinite(scaled), scaled, INT8_NODATA).astype(np.int8).data)
-        return target
+    def _converted(self, dtype: MapType, scales: FloatArray) -> Path:
+        """Bring the rows to the map's precision; gives the file that holds them then.
 
-    def rows_of(self, source: Path) -> npt.NDArray[np.float32]:
-        """The rows file as an array `(h, D, w)`."""
-        height, width = self._grid.shape
-        return np.memmap(source, np.float32, "r", shape=(height, self._channels, width))
+        For `float16` they are rounded in place; for `int8` they are `round(value / scale)`, -128
+        for nothing.
+        """
+        source = self._folder / "rows.f32"
+        if dtype == "float32":
+            return source
+        target = source if dtype == "float16" else self._folder / "rows.i8"
+        with open(target, "r+b" if dtype == "float16" else "wb") as file:
+            for row in self.rows():  # (D, w)
+                values = row.astype(np.float16).astype(np.float32)
+                if dtype == "int8":
+                    scaled = np.round(row / scales[:, None])
+                    values = np.where(np.isfinite(scaled), scaled, INT8_NODATA).astype(np.int8)
+                file.write(np.ascontiguousarray(values).data)
+        return target
 
     def _virtual(
         self,
@@ -230,8 +258,3 @@ class MapWriter:
             with rasterio.open(made, **extra) as dataset:
                 *_, (_, window) = dataset.block_windows(1)
                 dataset.read(window=window)
-
-
-def temporary_beside(path: Path) -> Path:
-    """A name in the same folder for a file that is moved to `path` when complete."""
-    return path.parent / f".{path.stem}.{os.getpid()}{path.suffix}"

@@ -60,7 +60,7 @@ def window_offsets(window: int, pretrained: int = 0) -> Tensor:
         the longest, then `sign log2(1 + |offset|) / log2 8`. Source: Swin V2, equation 4;
         SPEC-V1 section 2.4 [code].
     """
-    steps = torch.arange(1 - window, window, dtype=torch.float32)
+    steps = torch.arange(1 - window, window, dtype=torch.float32, device="cpu")
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1).flatten(0, 1)
     grid = grid / max((pretrained or window) - 1, 1) * 8
     return grid.sign() * torch.log2(grid.abs() + 1) / math.log2(8)
@@ -68,7 +68,7 @@ def window_offsets(window: int, pretrained: int = 0) -> Tensor:
 
 def window_index(window: int) -> Tensor:
     """`(window^2, window^2)` index into `window_offsets`: pair (i, j) has offset `i - j`."""
-    steps = torch.arange(window)
+    steps = torch.arange(window, device="cpu")
     place = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1).flatten(0, 1)
     offset = place[:, None] - place[None] + window - 1  # (N, N, 2)
     return offset[..., 0] * (2 * window - 1) + offset[..., 1]

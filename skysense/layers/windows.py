@@ -38,15 +38,14 @@ def _regions(length: int, window: int, shift: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _region_mask(
-    shape: tuple[int, int], window: int, shift: tuple[int, int], device: torch.device
-) -> Tensor:
+def _region_mask(shape: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
     """`(1, W, n, n)` bool: pairs of a window that were neighbours before the roll."""
-    rows = _regions(shape[0], window, shift[0])
-    cols = _regions(shape[1], window, shift[1])
-    label = (3 * rows[:, None] + cols)[None, :, :, None]
-    label = partition(label, window).squeeze(-1)  # (1, W, n)
-    return (label[:, :, :, None] == label[:, :, None, :]).to(device)
+    with torch.inference_mode(False):  # so that training may use what inference made
+        rows = _regions(shape[0], window, shift)
+        cols = _regions(shape[1], window, shift)
+        label = (3 * rows[:, None] + cols)[None, :, :, None]
+        label = partition(label, window).squeeze(-1)  # (1, W, n)
+        return (label[:, :, :, None] == label[:, :, None, :]).to(device)
 
 
 class WindowAttention(nn.Module):
@@ -87,9 +86,9 @@ class WindowAttention(nn.Module):
 
     def position_bias(self) -> Tensor:
         """`(heads, n, n)`; kept between calls while gradients are off and no weight changes."""
-        if torch.is_grad_enabled():
-            return self._position_bias()
         weights = list(self.cpb_mlp.parameters())
+        if torch.is_grad_enabled() or weights[0].is_inference():  # the latter have no version
+            return self._position_bias()
         key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in weights)
         if self._cache is None or self._cache[0] != key:
             self._cache = (key, self._position_bias())
@@ -173,25 +172,21 @@ class SwinBlock(nn.Module):
             valid = F.pad(valid, (0, pad_w, 0, pad_h))
             x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
         shape = (h + pad_h, w + pad_w)
-        shift = tuple(self.shift if side > window else 0 for side in shape)
-        if any(shift):
-            x = x.roll((-shift[0], -shift[1]), (1, 2))
-            valid = None if valid is None else valid.roll((-shift[0], -shift[1]), (1, 2))
-        allowed = self._allowed(valid, shape, (shift[0], shift[1]), x.device)
+        shift = self.shift  # also where one window spans all, or a batch's padding would matter
+        if shift:
+            x = x.roll((-shift, -shift), (1, 2))
+            valid = None if valid is None else valid.roll((-shift, -shift), (1, 2))
+        allowed = self._allowed(valid, shape, x.device)
         out = unpartition(self.attn(partition(x, window), allowed), window, shape)
-        if any(shift):
-            out = out.roll(shift, (1, 2))
+        if shift:
+            out = out.roll((shift, shift), (1, 2))
         return out[:, :h, :w]
 
     def _allowed(
-        self,
-        valid: Tensor | None,
-        shape: tuple[int, int],
-        shift: tuple[int, int],
-        device: torch.device,
+        self, valid: Tensor | None, shape: tuple[int, int], device: torch.device
     ) -> Tensor | None:
         """`(B or 1, W, n, n)` pairs that may see each other; a token always sees itself."""
-        region = _region_mask(shape, self.window, shift, device) if any(shift) else None
+        region = _region_mask(shape, self.window, self.shift, device) if self.shift else None
         if valid is None:
             return region
         keys = partition(valid[..., None], self.window).squeeze(-1)[:, :, None, :]  # (B, W, 1, n)

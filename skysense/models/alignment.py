@@ -17,8 +17,9 @@ def _weights(cells: Tensor, common: Tensor, count: int, length: int) -> Tensor:
         length: tokens along the axis, padding included.
 
     Returns:
-        `(B, count, length)` rows that sum to 1. Worked example: 2 tokens, 4 cells: cell 1 has its
-        centre at token position (1 + 0.5) * 2 / 4 - 0.5 = 0.25: weights 0.75, 0.25.
+        `(B, count, length)` rows that sum to 1, or to 0 beyond the footprint. Worked example:
+        2 tokens, 4 cells: cell 1 has its centre at token position (1 + 0.5) * 2 / 4 - 0.5 = 0.25:
+        weights 0.75, 0.25.
     """
     device = cells.device
     scale = (cells / common.clamp(min=1e-6))[:, None]  # (B, 1)
@@ -26,7 +27,8 @@ def _weights(cells: Tensor, common: Tensor, count: int, length: int) -> Tensor:
     last = (cells.ceil() - 1).clamp(min=0)[:, None]
     centre = torch.minimum(centre.clamp(min=0), last)
     tokens = torch.arange(length, device=device)
-    return (1 - (centre[..., None] - tokens).abs()).clamp(min=0)
+    inside = torch.arange(count, device=device) < common.ceil()[:, None]  # (B, count)
+    return (1 - (centre[..., None] - tokens).abs()).clamp(min=0) * inside[..., None]
 
 
 def align(

@@ -57,7 +57,10 @@ def to_series(image: ImageLike, card: SensorCard, bands: Sequence[str] | None = 
     Raises:
         ValueError: shape, bands or scaling do not fit the card.
     """
-    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        image = image.float() if image.dtype == torch.bfloat16 else image  # unknown to NumPy
+    array = np.asarray(image)
     names = [band.name for band in card.bands] if bands is None else list(bands)
     if array.ndim != 3 or array.shape[0] != len(names):
         raise ValueError(
@@ -72,7 +75,8 @@ def to_series(image: ImageLike, card: SensorCard, bands: Sequence[str] | None = 
         )
     if np.iscomplexobj(array):
         raise ValueError(f"sensor `{card.name}` expects real numbers, got {array.dtype}")
-    stored = array[[found[band.name] for band in card.bands]].astype(np.float32)
+    with np.errstate(over="ignore"):  # too large becomes infinite, and so missing
+        stored = array[[found[band.name] for band in card.bands]].astype(np.float32)
     valid = np.isfinite(stored)
     if card.nodata is not None:
         valid &= stored != card.nodata

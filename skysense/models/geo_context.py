@@ -24,7 +24,7 @@ def region_of(location: Tensor, regions: int) -> Tensor:
     """
     side = math.isqrt(regions)
     lon, lat = location.unbind(-1)
-    col = ((lon + 180) / 360 * side).floor().clamp(0, side - 1)
+    col = ((lon + 180) / 360 * side).floor() % side  # 180 is -180
     row = ((1 - torch.sin(torch.deg2rad(lat))) / 2 * side).floor().clamp(0, side - 1)
     region = (row * side + col).nan_to_num(-1)
     return torch.where(torch.isnan(location).any(-1), -1, region).long()
@@ -101,6 +101,8 @@ class GeoContext(nn.Module):
             region: its index.
             momentum: m.
         """
+        if not len(features):
+            return
         bank = self.prototypes[region]  # (K, D)
         similarity = F.normalize(features, dim=-1) @ F.normalize(bank, dim=-1).T
         assignment = sinkhorn(similarity)  # (N, K)

@@ -28,11 +28,11 @@ def save_model(model: nn.Module, folder: str | Path) -> Path:
         The folder.
 
     Raises:
-        ValueError: the folder exists and holds something that is not a saved model.
+        ValueError: the folder is a file, or holds something that is not a saved model.
     """
     target = Path(folder)
-    if target.exists() and any(target.iterdir()) and not (target / CONFIG_NAME).exists():
-        raise ValueError(f"{target} exists and holds other files; choose another folder")
+    if target.exists():
+        _check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     temporary.chmod(0o755)
@@ -52,10 +52,26 @@ def save_model(model: nn.Module, folder: str | Path) -> Path:
         if target.exists():
             previous = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
             os.replace(target, previous / "model")
-            os.replace(temporary, target)
+            try:
+                os.replace(temporary, target)
+            except OSError:
+                os.replace(previous / "model", target)
+                previous.rmdir()
+                raise
             shutil.rmtree(previous)
         else:
             os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _check_replaceable(target: Path) -> None:
+    """Refuse to replace anything but a saved model, since all that is there goes."""
+    if not target.is_dir():
+        raise ValueError(f"{target} is a file; choose another folder")
+    other = sorted({item.name for item in target.iterdir()} - {CONFIG_NAME, WEIGHTS_NAME})
+    if other:
+        raise ValueError(
+            f"{target} exists and holds other files ({', '.join(other[:3])}); choose another folder"
+        )

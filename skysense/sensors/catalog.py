@@ -37,6 +37,11 @@ _HR = SensorCard(
     source="SPEC-V1 section 7 [code]: ImageNet statistics x 255",
 )
 
+_REFLECTANCE = (-0.02, 1.5)
+"""Plausible medians: over dark water the atmospheric correction may fall below zero. [ours]"""
+_NUMBERS = (2e-4, 1.5)
+"""The same of digital numbers without offset: reflectance read as such is at most 1.5e-4. [ours]"""
+
 _S2_FACTS: tuple[tuple[str, float, float, float, float, tuple[str, ...]], ...] = (
     # name, mean x 1e4, std x 1e4, GSD in m, wavelength in nm, aliases
     ("B2", 884.29673756, 1155.15170768, 10, 492.4, ("blue",)),
@@ -60,7 +65,7 @@ _S2 = SensorCard(
         for name, mean, std, gsd, wave, aliases in _S2_FACTS
     ),
     unit="reflectance",
-    plausible=(0.0, 1.5),
+    plausible=_REFLECTANCE,
     source="SPEC-V1 section 7 [code], divided by 10,000",
 )
 
@@ -83,6 +88,7 @@ _S2_L2A = replace(
     title="Sentinel-2 L2A as delivered, digital numbers, before baseline 04.00 or harmonized",
     scale=1e-4,
     nodata=0.0,
+    plausible=_NUMBERS,
     source="ESA product specification: reflectance = DN / 10000, 0 is no data; statistics of `s2`",
 )
 
@@ -108,7 +114,7 @@ _S1 = SensorCard(
         Band("VH", -20.19237134, 5.91150917, 10),
     ),
     unit="dB",
-    plausible=(-45.0, 3.0),
+    plausible=(-45.0, 0.0),  # linear power is above 0
     source="SPEC-V1 section 7 [code]",
 )
 
@@ -165,7 +171,7 @@ _CARDS: tuple[SensorCard, ...] = (
         unit="reflectance",
         scale=1e-4,
         nodata=0.0,
-        plausible=(0.0, 1.5),
+        plausible=_NUMBERS,
         source="Planet: reflectance x 10,000; statistics: DynamicEarthNet, SPEC-V1 7 [code]",
     ),
     _S2_L2A,
@@ -174,6 +180,7 @@ _CARDS: tuple[SensorCard, ...] = (
         name="s2_l2a_n0400",
         title="Sentinel-2 L2A as delivered since 25 January 2022 (baseline 04.00: DN - 1000)",
         offset=-0.1,
+        plausible=_REFLECTANCE,
         source="ESA processing baseline 04.00: BOA_ADD_OFFSET -1000; statistics of `s2`",
     ),
     _S2_L1C,
@@ -182,6 +189,7 @@ _CARDS: tuple[SensorCard, ...] = (
         name="s2_l1c_n0400",
         title="Sentinel-2 L1C as delivered since 25 January 2022 (baseline 04.00: DN - 1000)",
         offset=-0.1,
+        plausible=_REFLECTANCE,
         source="ESA processing baseline 04.00: RADIO_ADD_OFFSET -1000; statistics as `s2_l1c`",
     ),
     replace(

@@ -39,7 +39,8 @@ def find_bands(card: SensorCard, descriptions: Sequence[str | None]) -> dict[str
         hits = [i for i, text in enumerate(descriptions) if text and matches(band, text)]
         words = [tokens(name) for name in (band.name, *band.aliases)]
         exact = [i for i in hits if tokens(descriptions[i] or "") in words]
-        hits = exact if len(exact) == 1 else hits
+        named = [i for i in hits if words[0] <= tokens(descriptions[i] or "")]
+        hits = exact or named or hits  # "B8 - NIR" is B8, whatever "B8A - narrow NIR" says
         if len(hits) > 1:
             names = ", ".join(f"`{descriptions[i]}`" for i in hits)
             raise ValueError(

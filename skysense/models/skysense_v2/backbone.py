@@ -17,7 +17,12 @@ from skysense.layers.positions import rotary_2d
 from skysense.layers.windows import SwinBlock
 from skysense.models.skysense_v2.config import Schedule, SkySenseV2Config
 
-rotary_table = functools.lru_cache(maxsize=32)(rotary_2d)
+
+@functools.lru_cache(maxsize=32)
+def rotary_table(shape: tuple[int, int], dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`rotary_2d`, kept; made such that training may use what inference made."""
+    with torch.inference_mode(False):
+        return rotary_2d(shape, dim, device)
 
 
 class PlainBlock(nn.Module):

@@ -52,6 +52,8 @@ class SkySenseV2Config(Config):
     def _check(self) -> "SkySenseV2Config":
         if self.width % self.head_width:
             raise ValueError(f"width {self.width} is not a multiple of {self.head_width} a head")
+        if self.head_width % 4:  # rotary positions turn rows and columns, in pairs
+            raise ValueError(f"`head_width` must be a multiple of 4, got {self.head_width}")
         if self.moe_blocks > self.depths[2] + self.depths[3]:
             raise ValueError("experts can only be in stages 3 and 4: `moe_blocks` is too large")
         if self.fusion_width % self.fusion_heads:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from skysense.layers.moe import MixtureOfExperts, RouterStatistics
 from skysense.layers.tokenizer import PatchTokenizer
+from skysense.layers.windows import SwinBlock
 from skysense.models.alignment import align
 from skysense.models.embedding import ImageLike, embed_images, warn_if_untrained
 from skysense.models.features import Features, Level
@@ -65,12 +66,19 @@ class SkySenseV2(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Fresh weights: truncated normal 0.02 for maps and tokens, zero biases [ours]."""
+        """Fresh weights.
+
+        Truncated normal 0.02 for maps and tokens, zero biases; the post-norms of stages 1 and 2
+        start at zero, so that their blocks start as the identity. Source: Swin V2 [code].
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, SwinBlock):
+                nn.init.zeros_(module.norm1.weight)
+                nn.init.zeros_(module.norm2.weight)
             elif isinstance(module, MixtureOfExperts):
                 nn.init.trunc_normal_(module.w1, std=0.02)
                 nn.init.trunc_normal_(module.w2, std=0.02)
@@ -143,13 +151,16 @@ class SkySenseV2(nn.Module):
         seen = mask.flatten(1).any(1)  # (B T,)
         if not bool(seen.all()):
             pixels, mask = pixels[seen], mask[seen]
-        if not len(pixels):  # nobody has this modality: run one empty image for the shapes
-            pixels, mask = part.pixels.flatten(0, 1)[:1] * 0, ~part.mask.flatten(0, 1)[:1]
+        absent = not len(pixels)
+        if absent:  # nobody has this modality: run one empty image for the shapes
+            pixels = torch.zeros_like(part.pixels[0, :1])
+            mask = torch.ones_like(part.mask[0, :1])
         valid = None if bool(mask.all()) else mask
         tokens, valid = self.tokenizers[key](pixels, valid)
         prompts = [self.prompts[f"{key}_stage{stage}"] for stage in (3, 4)]
         maps, routing = self.backbone(tokens, valid, prompts, schedule, last_stage)
-        return tuple(self._spread(x, m, seen, (b, t)) for x, m in maps), routing
+        levels = tuple(self._spread(x, m, seen, (b, t)) for x, m in maps)
+        return levels, {} if absent else routing
 
     @staticmethod
     def _spread(x: Tensor, valid: Tensor | None, seen: Tensor, shape: tuple[int, int]) -> Level:

@@ -1,0 +1,690 @@
+"""The whole model: sizes, and what must and must not change its features."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skysense.hub import describe, list_models
+from skysense.models.embedding import UntrainedModelWarning
+from skysense.models.skysense_v2 import V2_CONFIGS, SkySenseV2, SkySenseV2Config
+from skysense.sample import Batch, Sample, collate
+from skysense.sensors import SENSORS
+
+KEEP, MERGE = ("keep",) * 3, ("merge",) * 3
+VARIANTS = pytest.mark.parametrize("name", ["v2_tiny", "v2_tiny_moe"])
+TIGHT = {"atol": 2e-5, "rtol": 1e-4}
+
+
+def assert_same(first, second, **tolerance):
+    """Two features of one sample each say the same; the grids' padding is cut off."""
+    close = {**TIGHT, **tolerance}
+    torch.testing.assert_close(first.pooled, second.pooled, **close)
+    assert torch.equal(first.fused_valid, second.fused_valid)
+    valid = first.fused_valid[:, None]
+    torch.testing.assert_close(first.fused * valid, second.fused * valid, **close)
+    for key in set(first.pyramid) & set(second.pyramid):
+        for level, other in zip(first.pyramid[key], second.pyramid[key], strict=True):
+            assert torch.equal(level.valid, other.valid)
+            torch.testing.assert_close(level.values, other.values, **close)
+
+
+def part_of(features, i, shape):
+    """Pooled vector, fused map and mask of sample i of a batch, without padding."""
+    h, w = shape
+    valid = features.fused_valid[i, :h, :w]
+    assert features.fused_valid[i].sum() == valid.sum(), "padding must not be valid"
+    return features.pooled[i], features.fused[i, :, :h, :w] * valid, valid
+
+
+# Sizes
+
+
+def millions(name, part):
+    return describe(name).parameters[part] / 1e6
+
+
+def test_huge_has_the_sizes_of_the_paper():
+    assert round(millions("v2_huge", "tokenizers"), 2) == 0.09
+    assert millions("v2_huge", "backbone") == pytest.approx(661.40, rel=0.011)
+    assert millions("v2_huge_moe", "backbone") == pytest.approx(1994.10, rel=0.011)
+    added = millions("v2_huge_moe", "backbone") - millions("v2_huge", "backbone")
+    assert added == pytest.approx(1332.70, abs=0.01)
+
+
+def test_small_variants_are_small():
+    assert millions("v2_tiny", "total") < 2
+    assert millions("v2_nano", "total") == pytest.approx(5, abs=0.25)
+    assert millions("v2_nano", "fusion") > 1
+
+
+@pytest.mark.parametrize("name", ["v2_tiny", "v2_tiny_moe"])
+def test_counts_are_those_of_a_real_model(name):
+    counts = describe(name).parameters
+    model = SkySenseV2(V2_CONFIGS[name])
+
+    assert counts == model.parameter_counts()
+    assert counts["total"] == sum(p.numel() for p in model.parameters())
+    assert counts["total"] == sum(v for k, v in counts.items() if k != "total")
+
+
+def test_prototypes_are_counted():
+    config = V2_CONFIGS["v2_tiny"].model_copy(update={"geo_regions": 16, "geo_prototypes": 3})
+
+    assert SkySenseV2(config).parameter_counts()["geo_context"] == 16 * 3 * 64
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_experts_are_in_the_last_blocks_alone(name):
+    config = V2_CONFIGS[name]
+    with torch.device("meta"):
+        keys = SkySenseV2(config).state_dict()
+    stages = {tuple(map(int, key.split(".")[2:4])) for key in keys if key.endswith("gate.weight")}
+
+    every = [(s, b) for s, depth in enumerate(config.depths) for b in range(depth)]
+    assert sorted(stages) == (every[-config.moe_blocks :] if name.endswith("_moe") else [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 40}, "width 40 is not a multiple of 32 a head"),
+        ({"width": 12, "head_width": 6}, "`head_width` must be a multiple of 4, got 6"),
+        ({"moe_blocks": 9}, "`moe_blocks` is too large"),
+        ({"fusion_heads": 7}, "7 heads do not divide 192"),
+        ({"schedule": {"hr": MERGE}}, "`schedule` needs an entry for each of hr, s2, s1"),
+        ({"schedule": {"hr": MERGE, "s2": MERGE, "s1": ("merge",)}}, "schedule"),
+        ({"schedule": {"hr": MERGE, "s2": MERGE, "s1": ("merge", "skip", "keep")}}, "schedule"),
+        ({"depths": (1, 1, 1)}, "depths"),
+    ],
+)
+def test_impossible_configurations_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        SkySenseV2Config(**change)
+
+
+def test_regions_must_be_a_square():
+    with pytest.raises(ValueError, match="`geo_regions` must be a square number, got 5"):
+        SkySenseV2(SkySenseV2Config(geo_regions=5))
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("schedule", list(itertools.product(("merge", "keep"), repeat=3)))
+def test_schedules_at_run_time(shared, series, run, schedule):
+    model = shared("v2_tiny")
+    sample = {"hr": series("rgb8", 2, (70, 33))}
+
+    features = run(model, sample, schedule={"hr": schedule})
+
+    for i, level in enumerate(features.pyramid["hr"]):
+        stride = 4 * 2 ** schedule[:i].count("merge")
+        assert model.stride("hr", i + 1, {"hr": schedule}) == stride
+        h, w = -(-70 // stride), -(-33 // stride)
+        assert level.values.shape == (1, 2, 32 * 2**i, h, w)
+        assert level.valid.shape == (1, 2, h, w)
+    assert features.fused.shape == (1, 64, h, w)
+    assert features.fused_valid.shape == (1, h, w)
+    assert features.pooled.shape == (1, 64)
+    assert model.period("hr", {"hr": schedule}) == max(8 * (8 if schedule[0] == "merge" else 4), stride)
+
+
+def test_default_strides():
+    model = SkySenseV2(V2_CONFIGS["v2_tiny"])
+
+    assert [model.stride("hr", level) for level in (1, 2, 3, 4)] == [4, 8, 16, 32]
+    assert [model.stride("s2", level) for level in (1, 2, 3, 4)] == [4] * 4
+    assert model.stride("s2", 4, {"s2": MERGE}) == 32
+    assert model.stride("hr", 4, {"s2": KEEP}) == 32
+    assert (model.period("hr"), model.period("s2"), model.period("s1")) == (64, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": {"sar": KEEP}}, "schedule for unknown modality `sar`"),
+        ({"schedule": {"s2": ("keep", "keep")}}, "a schedule is three of `merge` and `keep`"),
+        ({"schedule": {"s2": ("keep", "keep", "half")}}, "a schedule is three of"),
+        ({"last_stage": 0}, "stage must be 1, 2, 3 or 4, got 0"),
+        ({"last_stage": 5}, "stage must be 1, 2, 3 or 4, got 5"),
+    ],
+)
+def test_wrong_arguments_are_refused(shared, series, run, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(shared("v2_tiny"), {"s2": series("s2")}, **options)
+
+
+def test_nothing_valid_is_refused(shared, series, run):
+    with pytest.raises(ValueError, match="no valid pixel"):
+        run(shared("v2_tiny"), {"s2": series("s2", masked=2)})
+
+
+@VARIANTS
+@pytest.mark.parametrize("last_stage", [1, 2, 3, 4])
+def test_stopping_early(shared, series, run, name, last_stage):
+    model = shared(name)
+    sample = {"s2": series("s2", 2), "hr": series("hr", 1, (64, 64))}
+
+    whole, part = run(model, sample), run(model, sample, last_stage=last_stage)
+
+    assert part.fused is part.fused_valid is part.pooled is None
+    for key in sample:
+        assert len(part.pyramid[key]) == last_stage
+        for level, expected in zip(part.pyramid[key], whole.pyramid[key], strict=False):
+            torch.testing.assert_close(level.values, expected.values)
+    assert set(part.routing) == {
+        key for key in whole.routing if int(key.split("stage")[1][0]) <= last_stage
+    }
+
+
+def test_mean_over_dates(shared, series, run):
+    level = run(shared("v2_tiny"), {"s2": series("s2", 3, masked=0.97)}).pyramid["s2"][0]
+    assert not level.valid.all()
+
+    mean, valid = level.over_dates()
+
+    for y in range(valid.shape[1]):
+        for x in range(valid.shape[2]):
+            seen = [level.values[0, t, :, y, x] for t in range(3) if level.valid[0, t, y, x]]
+            expected = sum(seen) / len(seen) if seen else torch.zeros(mean.shape[1])
+            torch.testing.assert_close(mean[0, :, y, x], expected)
+            assert valid[0, y, x] == bool(seen)
+
+
+# What must not change anything
+
+
+SIZES = {"hr": [(3, 2), (32, 32), (70, 45), (131, 64)], "s2": [(1, 1), (16, 16), (35, 21), (47, 70)]}
+SIZES["s1"] = SIZES["s2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("v2_tiny", {}), ("v2_tiny_moe", {}), ("v2_tiny", {"prompts": 0})],
+    ids=["dense", "moe", "no prompts"],
+)
+@pytest.mark.parametrize("key", ["hr", "s2", "s1"])
+def test_a_constant_image_gives_a_constant_map_whatever_its_size(
+    shared, series, run, name, changes, key
+):
+    model = shared(name, **changes)
+    levels, fused = [], []
+    for shape in SIZES[key]:
+        features = run(model, {key: series(key, 2, shape, constant=True)})
+        assert features.fused_valid.all()
+        fused.append(features.fused)
+        levels.append([level.values.flatten(0, 1) for level in features.pyramid[key]])
+        torch.testing.assert_close(features.pooled, features.fused.mean((2, 3)), **TIGHT)
+    for maps in [fused, *zip(*levels, strict=True)]:
+        expected = maps[0][:1, :, :1, :1]
+        assert expected.std() > 0.1, "the test would show nothing"
+        for values in maps:
+            assert values.std((2, 3), correction=0).max() < 1e-5
+            torch.testing.assert_close(values, expected.expand_as(values), **TIGHT)
+
+
+def test_a_constant_image_stays_constant_under_clouds(shared, series, run):
+    """Masks take places away and change nothing else."""
+    model = shared("v2_tiny_moe")
+    clear = run(model, {"s2": series("s2", 1, (40, 29), constant=True)})
+    cloudy = run(model, {"s2": series("s2", 1, (40, 29), constant=True, masked=0.9)})
+
+    assert not cloudy.fused_valid.all()
+    values = cloudy.fused[0, :, cloudy.fused_valid[0]]
+    torch.testing.assert_close(
+        values, clear.fused[0, :, 0, :1].expand_as(values), atol=2e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(cloudy.pooled, clear.pooled, **TIGHT)
+
+
+@pytest.mark.parametrize("schedule", [MERGE, ("merge", "keep", "merge"), KEEP])
+def test_a_constant_image_gives_the_same_map_under_any_schedule(shared, series, run, schedule):
+    """Keeping and merging agree where neighbours are equal."""
+    model = shared("v2_tiny")
+    sample = {"hr": series("hr", 1, (50, 31), constant=True)}
+
+    first, second = run(model, sample), run(model, sample, schedule={"hr": schedule})
+
+    torch.testing.assert_close(first.pooled, second.pooled, **TIGHT)
+
+
+@VARIANTS
+@pytest.mark.parametrize("order", [(2, 0, 3, 1), (3, 2, 1, 0)])
+def test_dates_have_no_order(shared, series, run, name, order):
+    model, s2, s1 = shared(name), series("s2", 4, masked=0.3), series("s1", 2, seed=1)
+    order = list(order)
+    shuffled = dataclasses.replace(
+        s2, pixels=s2.pixels[order], mask=s2.mask[order], dates=s2.dates[order]
+    )
+
+    first, second = run(model, {"s2": s2, "s1": s1}), run(model, {"s2": shuffled, "s1": s1})
+
+    torch.testing.assert_close(first.fused, second.fused, **TIGHT)
+    torch.testing.assert_close(first.pooled, second.pooled, **TIGHT)
+    for level, other in zip(first.pyramid["s2"], second.pyramid["s2"], strict=True):
+        torch.testing.assert_close(level.values[:, order], other.values, **TIGHT)
+
+
+def test_dates_matter(shared, series, run):
+    model, s2 = shared("v2_tiny"), series("s2", 2)
+    moved = dataclasses.replace(s2, dates=s2.dates + 100)
+    swapped = dataclasses.replace(s2, dates=s2.dates[::-1].copy())
+
+    first = run(model, {"s2": s2}).pooled
+    for other in (moved, swapped):
+        assert (run(model, {"s2": other}).pooled - first).abs().max() > 1e-3
+
+
+@VARIANTS
+@pytest.mark.parametrize("dropped", ["hr", "s2", "s1"])
+def test_a_modality_nobody_measured_was_never_there(shared, series, run, name, dropped):
+    """Collate it with a sample that has it, mask it whole, or leave it out: all the same."""
+    model = shared(name)
+    sensors = {"hr": series("hr", 1, (64, 64)), "s2": series("s2", 2), "s1": series("s1", 3)}
+    kept = {key: value for key, value in sensors.items() if key != dropped}
+    never = run(model, kept)
+
+    beside = run(model, kept, sensors)
+    for got, expected in zip(
+        part_of(beside, 0, never.fused.shape[2:]),
+        part_of(never, 0, never.fused.shape[2:]),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected, **TIGHT)
+
+    empty = sensors[dropped]
+    empty = dataclasses.replace(
+        empty, mask=torch.zeros_like(empty.mask), pixels=torch.full_like(empty.pixels, torch.nan)
+    )
+    masked = run(model, {**kept, dropped: empty})
+    assert_same(masked, never)
+    assert set(masked.routing) == set(never.routing)
+    assert masked.load_balance == never.load_balance
+
+
+def test_a_fully_masked_date_was_never_there(shared, series, run):
+    model, s2, s1 = shared("v2_tiny_moe"), series("s2", 4, masked=0.2), series("s1", 1)
+    mask = s2.mask.clone()
+    mask[2] = False
+    rest = [0, 1, 3]
+
+    masked = run(model, {"s2": dataclasses.replace(s2, mask=mask), "s1": s1})
+    absent = run(
+        model,
+        {
+            "s2": dataclasses.replace(
+                s2, pixels=s2.pixels[rest], mask=s2.mask[rest], dates=s2.dates[rest]
+            ),
+            "s1": s1,
+        },
+    )
+
+    torch.testing.assert_close(masked.fused, absent.fused, **TIGHT)
+    torch.testing.assert_close(masked.pooled, absent.pooled, **TIGHT)
+    assert torch.equal(masked.fused_valid, absent.fused_valid)
+    torch.testing.assert_close(masked.load_balance, absent.load_balance)
+    level, other = masked.pyramid["s2"][3], absent.pyramid["s2"][3]
+    torch.testing.assert_close(level.values[:, rest], other.values, **TIGHT)
+    assert not level.valid[:, 2].any()
+    assert (level.values[:, 2] == 0).all()
+
+
+@VARIANTS
+def test_padding_by_collate_changes_nothing(shared, series, run, name):
+    model = shared(name)
+    samples = [
+        Sample(
+            {
+                "hr": series("hr", 1, (45, 70), 1),
+                "s2": series("s2", 3, (13, 21), 2, masked=0.3),
+                "s1": series("s1", 2, (13, 21), 3),
+            }
+        ),
+        Sample({"s2": series("s2_l2a", 1, (8, 8), 4)}),
+        Sample({"hr": series("planet", 1, (130, 37), 5, masked=0.2)}),
+        Sample({"s1": series("s1_vv", 5, (40, 9), 6), "hr": series("hr", 2, (32, 32), 7)}),
+        Sample({"s2": series("landsat_c2_l2", 2, (33, 32), 8), "s1": series("s1", 1, (32, 33))}),
+    ]
+
+    together = run(model, *samples)
+
+    for i, sample in enumerate(samples):
+        alone = run(model, sample)
+        shape = alone.fused.shape[2:]
+        for got, expected in zip(part_of(together, i, shape), part_of(alone, 0, shape), strict=True):
+            torch.testing.assert_close(got, expected, **TIGHT)
+        for key, levels in alone.pyramid.items():
+            for level, padded in zip(levels, together.pyramid[key], strict=True):
+                _, t, _, h, w = level.values.shape
+                torch.testing.assert_close(
+                    padded.values[i, :t, :, :h, :w], level.values[0], **TIGHT
+                )
+                assert torch.equal(padded.valid[i, :t, :h, :w], level.valid[0])
+                assert padded.valid[i].sum() == level.valid.sum()
+
+
+SHAPES = st.tuples(*[st.integers(1, 40)] * 2)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["hr", "s2", "s1"]),
+            st.tuples(st.integers(1, 2), SHAPES, st.sampled_from([0.0, 0.5, 0.9])),
+            min_size=1,
+        ),
+        min_size=2,
+        max_size=3,
+    )
+)
+def test_padding_by_collate_changes_nothing_at_random(shared, series, run, described):
+    model, samples = shared("v2_tiny"), []
+    for i, parts in enumerate(described):
+        made = {
+            key: series(key, t, shape, 10 * i, masked) for key, (t, shape, masked) in parts.items()
+        }
+        if any(s.mask.any() for s in made.values()):
+            samples.append(Sample(made))
+    if not samples:
+        return
+
+    together = run(model, *samples)
+
+    for i, sample in enumerate(samples):
+        alone = run(model, sample)
+        shape = alone.fused.shape[2:]
+        for got, expected in zip(part_of(together, i, shape), part_of(alone, 0, shape), strict=True):
+            torch.testing.assert_close(got, expected, **TIGHT)
+
+
+@VARIANTS
+@pytest.mark.parametrize("value", [float("nan"), 1e6, -1e30])
+def test_what_stands_at_masked_pixels_is_never_looked_at(shared, series, run, name, value):
+    model = shared(name)
+    sample = {
+        "hr": series("hr", 1, (45, 70), masked=0.4),
+        "s2": series("s2", 3, (21, 13), masked=0.6),
+        "s1": series("s1", 2, (21, 13), masked=0.6),
+    }
+    region = {}
+    for key, s in sample.items():
+        mask = s.mask.clone()
+        mask[..., : mask.shape[-2] // 2, : mask.shape[-1] // 2] = False  # whole tokens too
+        region[key] = dataclasses.replace(s, mask=mask)
+    changed = {
+        key: dataclasses.replace(s, pixels=s.pixels.masked_fill(~s.mask[:, None], value))
+        for key, s in region.items()
+    }
+
+    first, second = run(model, region), run(model, changed)
+
+    assert_same(first, second, atol=0, rtol=0)
+    assert torch.equal(first.fused, second.fused)
+    assert first.fused.isfinite().all()
+
+
+@pytest.mark.parametrize(("sensor", "key"), [("landsat_c2_l2", "s2"), ("s1_vv", "s1")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -7.0])
+def test_what_stands_in_absent_channels_is_never_looked_at(
+    shared, series, run, sensor, key, value
+):
+    model, s = shared("v2_tiny"), series(sensor, 2)
+    have = list(SENSORS[sensor].channels)
+    pixels = torch.full_like(s.pixels, value)
+    pixels[:, have] = s.pixels[:, have]
+
+    first, second = (run(model, {key: x}) for x in (s, dataclasses.replace(s, pixels=pixels)))
+
+    assert_same(first, second, atol=0, rtol=0)
+
+
+def test_absent_channels_count_as_the_mean(shared, series, run):
+    """The other half of the claim: an absent band is as one that always has its mean."""
+    s = series("s1_vv")
+    pixels = s.pixels.clone()
+    pixels[:, 1] = SENSORS["s1"].bands[1].mean
+
+    first = run(shared("v2_tiny"), {"s1": s})
+    second = run(shared("v2_tiny"), {"s1": dataclasses.replace(s, pixels=pixels, sensor="s1")})
+
+    assert_same(first, second)
+
+
+def test_the_tokenizer_is_the_modality_not_the_sensor(shared, series, run):
+    """The same physical values under a card of the same statistics give the same features."""
+    s = series("s2")
+
+    first = run(shared("v2_tiny"), {"s2": s})
+    second = run(shared("v2_tiny"), {"s2": dataclasses.replace(s, sensor="s2_l2a")})
+
+    assert_same(first, second, atol=0, rtol=0)
+
+
+def test_every_modality_and_place_matters(shared, series, run):
+    """The counterpart of all the above: what is valid does have an influence."""
+    model = shared("v2_tiny")
+    sample = {"hr": series("hr", 1, (64, 64)), "s2": series("s2", 2), "s1": series("s1", 1)}
+    first = run(model, sample)
+
+    for key in sample:
+        pixels = sample[key].pixels.clone()
+        pixels[0, 0, :4, :4] += pixels[:, 0].std()
+        other = run(model, {**sample, key: dataclasses.replace(sample[key], pixels=pixels)})
+        assert (other.pooled - first.pooled).abs().max() > 1e-3
+    for key in sample:
+        rest = {k: v for k, v in sample.items() if k != key}
+        assert (run(model, rest).pooled - first.pooled).abs().max() > 1e-3
+
+
+# Training
+
+
+@VARIANTS
+def test_gradients_are_finite_with_masks(fresh, series, name):
+    model = fresh(name, geo_regions=4, geo_prototypes=3).train()
+    dead = series("s1", 1, (16, 16), masked=2)
+    dead = dataclasses.replace(dead, pixels=torch.full_like(dead.pixels, torch.nan))
+    cloudy = series("s2", 3, (21, 13), masked=0.9)
+    cloudy = dataclasses.replace(
+        cloudy, pixels=cloudy.pixels.masked_fill(~cloudy.mask[:, None], torch.nan)
+    )
+    batch = collate(
+        [
+            Sample({"s2": cloudy, "s1": dead}, location=(3.0, 50.0)),
+            Sample({"hr": series("hr", 1, (40, 40), masked=0.5)}),
+        ]
+    )
+
+    features = model(batch)
+    loss = features.pooled.square().mean() + features.fused.mean()
+    for levels in features.pyramid.values():
+        loss = loss + sum(level.values.square().mean() for level in levels)
+    if features.load_balance is not None:
+        loss = loss + features.load_balance
+    loss.backward()
+
+    assert loss.isfinite()
+    for key, parameter in model.named_parameters():
+        if parameter.grad is None:
+            assert "mlp.w" in key or "mlp.b" in key, key  # an expert that nobody chose
+        else:
+            assert parameter.grad.isfinite().all(), key
+    assert model.tokenizers["s2"].projection.weight.grad.abs().sum() > 0
+    assert model.prompts["hr_stage3"].grad.abs().sum() > 0
+
+
+def test_a_modality_nobody_has_leaves_no_trace_in_routing(shared, series, run):
+    model = shared("v2_tiny_moe")
+    alone = run(model, {"s2": series("s2")})
+    beside = run(model, {"s2": series("s2"), "s1": series("s1", masked=2)})
+
+    assert list(alone.routing) == ["s2.stage3.block2", "s2.stage4.block1"]
+    assert list(beside.routing) == list(alone.routing)
+    assert beside.load_balance == alone.load_balance
+    assert 1 <= alone.load_balance <= 8
+    assert run(shared("v2_tiny"), {"s2": series("s2")}).load_balance is None
+
+
+def test_routing_counts_valid_tokens_and_prompts(shared, series, run):
+    """Padding a batch does not move the statistics of a stage's tokens."""
+    model = shared("v2_tiny_moe")
+    small = Sample({"s2": series("s2", 1, (16, 16))})
+    pad = Sample({"s1": series("s1", 1, (16, 16)), "s2": series("s2", 2, (40, 40), masked=2)})
+
+    alone, padded = run(model, small).routing, run(model, small, pad).routing
+
+    for key, statistics in alone.items():
+        torch.testing.assert_close(statistics.fraction, padded[key].fraction)
+        torch.testing.assert_close(statistics.probability, padded[key].probability)
+
+
+@VARIANTS
+def test_mixed_precision(fresh, series, name):
+    model = fresh(name)
+    batch = collate(
+        [
+            Sample({"s2": series("s2", 2, masked=0.3), "hr": series("hr", 1, (64, 64))}),
+            Sample({"s1": series("s1", 1, (9, 9))}),
+        ]
+    )
+
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model(batch)
+    features.pooled.float().square().sum().backward()
+
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    exact = model(batch).pooled
+    assert (features.pooled.float() - exact).norm() < 0.1 * exact.norm()
+
+
+def test_training_after_inference_mode(fresh, series):
+    """Cached tables made in inference mode must not break the next training step."""
+    model = fresh("v2_tiny")
+    batch = collate([Sample({"s2": series("s2", 1, (52, 44))})])  # a size of its own
+    with torch.inference_mode():
+        first = model(batch).pooled.clone()
+
+    loss = model.train()(batch).pooled
+    loss.sum().backward()
+
+    torch.testing.assert_close(loss.detach(), first, **TIGHT)
+
+
+def test_built_and_run_in_inference_mode(series):
+    with torch.inference_mode():
+        model = SkySenseV2(V2_CONFIGS["v2_tiny"])
+        model.trained = True
+        features = model.eval()(collate([Sample({"s2": series("s2")})]))
+
+    assert features.pooled.isfinite().all()
+
+
+def test_one_step_of_training_lowers_a_loss(fresh, series):
+    model = fresh("v2_tiny").train()
+    batch = collate([Sample({"s2": series("s2", 1, (16, 16), seed)}) for seed in range(4)])
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(3):
+        loss = model(batch).pooled.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert losses == sorted(losses, reverse=True)
+
+
+# Geo-context
+
+
+def test_geo_context_doubles_the_width(fresh, series, run):
+    plain, wide = fresh("v2_tiny"), fresh("v2_tiny", geo_regions=16, geo_prototypes=5)
+    state = {k: v for k, v in wide.state_dict().items() if not k.startswith("geo_context")}
+    plain.load_state_dict(state)
+    s2 = {"s2": series("s2", 2, masked=0.98)}
+    known = Sample(s2, location=(5.0, 52.0))
+    elsewhere = Sample(s2, location=(-60.0, -30.0))
+
+    bare, unknown, here, there = (
+        run(model, sample)
+        for model, sample in ((plain, s2), (wide, s2), (wide, known), (wide, elsewhere))
+    )
+
+    assert wide.config.fused_width == 128
+    assert bare.fused.shape[1] == bare.pooled.shape[1] == plain.config.fused_width == 64
+    for features in (unknown, here, there):
+        assert features.fused.shape[1] == features.pooled.shape[1] == 128
+        torch.testing.assert_close(features.fused[:, :64], bare.fused, **TIGHT)
+        torch.testing.assert_close(features.pooled[:, :64], bare.pooled, **TIGHT)
+    assert (unknown.fused[:, 64:] == 0).all()
+    assert (unknown.pooled[:, 64:] == 0).all()
+    assert here.pooled[:, 64:].abs().max() > 0.1
+    assert (here.pooled[:, 64:] - there.pooled[:, 64:]).abs().max() > 0.1
+    torch.testing.assert_close(plain(collate([known])).pooled.detach(), bare.pooled, **TIGHT)
+
+
+# Warnings and state
+
+
+def test_an_untrained_model_warns_when_used(series):
+    model = SkySenseV2(V2_CONFIGS["v2_tiny"], "v2_tiny")
+    batch = collate([Sample({"s2": series("s2")})])
+
+    model.train()(batch)  # silent: warnings are errors here
+    with pytest.warns(UntrainedModelWarning, match="`v2_tiny` is untrained: its weights are random"):
+        model.eval()(batch)
+    model.trained = True
+    model(batch)
+
+
+def test_nothing_about_the_model_changes_by_using_it(fresh, series, run):
+    model = fresh("v2_tiny_moe", geo_regions=4)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    batch = collate([Sample({"s2": series("s2", 2, masked=0.5)}, location=(1.0, 1.0))])
+    held = batch.modalities["s2"].pixels.clone()
+
+    first = model(batch).pooled
+    second = model(batch).pooled
+
+    assert torch.equal(first, second)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert torch.equal(batch.modalities["s2"].pixels, held)
+
+
+def test_unknown_dates_are_a_case_of_their_own(shared, series, run):
+    s2 = series("s2", 2)
+    dates = np.full(2, np.datetime64("NaT"), "datetime64[D]")
+
+    undated = run(shared("v2_tiny"), {"s2": dataclasses.replace(s2, dates=dates)})
+
+    assert undated.pooled.isfinite().all()
+    assert (undated.pooled - run(shared("v2_tiny"), {"s2": s2}).pooled).abs().max() > 1e-3
+
+
+def test_fresh_weights_depend_on_the_seed_alone():
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        states.append(SkySenseV2(V2_CONFIGS["v2_tiny_moe"]).state_dict())
+
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert not torch.equal(
+        states[0]["backbone.stages.2.1.mlp.w1"], states[2]["backbone.stages.2.1.mlp.w1"]
+    )
+    assert all(v.isfinite().all() for v in states[0].values())
+
+
+def test_batches_made_by_hand(shared, series):
+    """What `collate` makes is not the only way: a batch whose modalities come in any order."""
+    batch = collate([Sample({"s2": series("s2"), "s1": series("s1")})])
+    by_hand = Batch(dict(reversed(batch.modalities.items())), batch.location)
+
+    model = shared("v2_tiny")
+    with torch.no_grad():
+        assert torch.equal(model(batch).pooled, model(by_hand).pooled)
