@@ -15,6 +15,11 @@ from skysense.sample import Sample, Series, collate
 from skysense.sensors import SENSORS, TOKENIZER_BANDS
 
 
+def pytest_configure():
+    """One thread: for models as small as these, more cost several times what they bring."""
+    torch.set_num_threads(1)
+
+
 def make_series(
     sensor="s2", dates=1, shape=(16, 16), seed=0, masked=0.0, constant=False, first="2024-01-20"
 ):
@@ -86,6 +91,8 @@ def run():
 
     @torch.no_grad()
     def forward(model, *samples, **options):
-        return model(collate([s if isinstance(s, Sample) else Sample(s) for s in samples]), **options)
+        return model(
+            collate([s if isinstance(s, Sample) else Sample(s) for s in samples]), **options
+        )
 
     return forward

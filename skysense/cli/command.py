@@ -10,9 +10,11 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: leave as after Ctrl-C, so that nothing half-written stays."""
+    """Another signal than Ctrl-C: leave in the same way, so that nothing half-written stays."""
 
 
 def _terminated(number: int, _: FrameType | None) -> None:
@@ -21,13 +23,30 @@ def _terminated(number: int, _: FrameType | None) -> None:
 
 
 @contextmanager
+def _signals() -> Iterator[None]:
+    """Let signals that end the program end it through the `finally` blocks."""
+    before: dict[signal.Signals, Any] = {}
+    try:
+        with suppress(ValueError):  # they can be set in the main thread alone
+            for number in _SIGNALS:
+                if signal.getsignal(number) == signal.SIG_DFL:  # under nohup it stays ignored
+                    before[number] = signal.signal(number, _terminated)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _one_line() -> Iterator[None]:
     """Turn what is expected to go wrong into a line and an exit code; the rest is a bug of ours."""
     try:
         yield
     except KeyboardInterrupt as error:
-        _say(f"{'terminated' if isinstance(error, Terminated) else 'interrupted'}: stopped early")
-        sys.exit(143 if isinstance(error, Terminated) else 130)
+        number = error.args[0] if isinstance(error, Terminated) else signal.SIGINT
+        name = "interrupted" if number == signal.SIGINT else "terminated"
+        _say(f"{name}: stopped early, nothing half-written is left")
+        sys.exit(128 + number)
     except Exception as error:
         text = _explained(error)
         if text is None:
@@ -63,15 +82,8 @@ class Program(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Parse and run the command."""
-        before = None
-        with suppress(ValueError):  # signals can be set in the main thread alone
-            before = signal.signal(signal.SIGTERM, _terminated)
-        try:
-            with _one_line():
-                return super().invoke(ctx)
-        finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+        with _signals(), _one_line():
+            return super().invoke(ctx)
 
 
 class ManyValues(TyperCommand):

@@ -3,6 +3,7 @@
 Legend: T acquisitions.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +82,7 @@ def open_layer(
     files = [inspect(path, names) for path in dict.fromkeys(expand(paths))]
     card = _by_baseline(card, files)
     acquisitions: list[Acquisition] = []
-    for file in sorted(files, key=lambda f: (f.metres, str(f.path))):
+    for file in sorted(files, key=lambda f: (float(f"{f.metres:.2g}"), str(f.path))):
         try:
             found = find_bands(card, file.names)
         except ValueError as error:
@@ -92,6 +93,10 @@ def open_layer(
                 raise ValueError(_lacking(card, [band.name for band in card.bands], [file]))
             continue  # a folder may hold other products
         _place(acquisitions, file, found, classes[0] if classes else None)
+        if file.path in given and not any(file in a.files for a in acquisitions):
+            warnings.warn(
+                f"{file.path} is not used: its bands are there in finer pixels", stacklevel=2
+            )
     acquisitions = [a for a in acquisitions if a.sources]
     if not acquisitions:
         raise ValueError(_lacking(card, [band.name for band in card.bands], files))

@@ -112,12 +112,42 @@ def _describe(
     path: Path, dataset: rasterio.DatasetReader, names: Sequence[str] | None
 ) -> RasterFile:
     """Facts of an open dataset."""
+    _check(path, dataset)
+    if names is not None and len(names) != dataset.count:
+        raise ValueError(f"{path}: has {dataset.count} bands, but {len(names)} names were given")
+    grid, size = _grid(path, dataset)
+    flags = dataset.mask_flag_enums[0]
+    described = tuple(names) if names is not None else _names(path, dataset)
+    coloured = dataset.colorinterp[-1] == ColorInterp.alpha and dataset.count > 1
+    measured = bool(described[-1]) and str(described[-1]).lower() not in _ALPHA_NAMES
+    date = parse_date(path.stem)
+    baselines = _BASELINE.findall(str(path.absolute()))
+    return RasterFile(
+        path=path,
+        grid=grid,
+        metres=size,
+        names=described,
+        dtype=np.result_type(*dataset.dtypes).name,
+        nodata=dataset.nodata,
+        alpha=dataset.count - 1 if coloured and not measured else None,
+        false_alpha=coloured and measured,
+        masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+        date=parse_date(path.parent.name) if np.isnat(date) else date,
+        baseline=int(baselines[-1]) if baselines else None,
+    )
+
+
+def _check(path: Path, dataset: rasterio.DatasetReader) -> None:
+    """Refuse what no sensor card can mean, and what has no place on the ground."""
     if dataset.count == 0:
-        raise ValueError(f"{path}: holds no raster bands (a container; name one of its layers)")
-    dtype = np.result_type(*dataset.dtypes).name
-    if "complex" in dtype:
         raise ValueError(
-            f"{path}: holds complex numbers ({dtype}); give backscatter (VV, VH in dB) instead"
+            f"{path}: is a container without bands of its own; save the wanted layer as a GeoTIFF"
+        )
+    complex_types = [dtype for dtype in dataset.dtypes if "complex" in dtype]
+    if complex_types:
+        raise ValueError(
+            f"{path}: holds complex numbers ({complex_types[0]}); give backscatter (VV, VH in dB) "
+            f"instead"
         )
     if dataset.crs is None:
         raise ValueError(
@@ -126,35 +156,16 @@ def _describe(
         )
     if dataset.transform.is_identity:
         raise ValueError(f"{path}: has no geotransform, so its place on the ground is unknown")
-    if names is not None and len(names) != dataset.count:
-        raise ValueError(f"{path}: has {dataset.count} bands, but {len(names)} names were given")
+
+
+def _grid(path: Path, dataset: rasterio.DatasetReader) -> tuple[Grid, float]:
+    """Pixels on the ground, and their side in metres."""
     try:
         transform = tuple(dataset.transform)[:6]
         grid = Grid(dataset.crs.to_wkt(), transform, (dataset.height, dataset.width))
-        size = metres(grid)
+        return grid, metres(grid)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    flags = dataset.mask_flag_enums[0]
-    described = tuple(names) if names is not None else _names(path, dataset)
-    coloured = dataset.colorinterp[-1] == ColorInterp.alpha and dataset.count > 1
-    measured = bool(described[-1]) and str(described[-1]).lower() not in _ALPHA_NAMES
-    date = parse_date(path.stem)
-    if np.isnat(date):
-        date = parse_date(path.parent.name)
-    baselines = _BASELINE.findall(str(path.absolute()))
-    return RasterFile(
-        path=path,
-        grid=grid,
-        metres=size,
-        names=described,
-        dtype=dtype,
-        nodata=dataset.nodata,
-        alpha=dataset.count - 1 if coloured and not measured else None,
-        false_alpha=coloured and measured,
-        masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
-        date=date,
-        baseline=int(baselines[-1]) if baselines else None,
-    )
 
 
 def _names(path: Path, dataset: rasterio.DatasetReader) -> tuple[str | None, ...]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import torch
 
 from skysense.data.acquisitions import Acquisition, Layer, open_layer
@@ -24,6 +25,9 @@ from skysense.data.warping import GridReader
 from skysense.geo import Grid, Window
 from skysense.sample import Sample, Series
 from skysense.sensors import MODALITIES, TOKENIZER_BANDS, SensorCard
+
+CACHE_MB = 64
+"""Memory for decoded blocks of all open files: GDAL's own default grows with the machine."""
 
 CLOUDY = (0, 1, 3, 8, 9, 10)
 """Scene classes that are not ground: no data, saturated, shadow, clouds, cirrus. Source: ESA
@@ -112,6 +116,7 @@ class SceneReader:
         self._scene = scene
         self._stack = ExitStack()
         self._series: dict[str, list[_AcquisitionReader]] = {}
+        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
         try:
             for key, layer in scene.layers.items():
                 grid = scene.grid.rescaled(scene.ratios[key])

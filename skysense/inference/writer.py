@@ -15,8 +15,9 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 from xml.sax.saxutils import escape
@@ -35,6 +36,8 @@ MapType = Literal["float16", "float32", "int8"]
 INT8_NODATA = -128
 _BLOCK_BYTES = 8 << 20
 _CACHE_MB = 64
+_FULL = 1 << 20
+_stderr = threading.Lock()
 _STALE = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.part$")
 
 
@@ -76,6 +79,21 @@ def _alive(pid: int) -> bool:
     return True
 
 
+@contextmanager
+def _quiet_libtiff() -> Iterator[None]:
+    """Keep off stderr what libtiff prints there of each failed write, past every handler.
+
+    GDAL reports the failure as well.
+    """
+    with _stderr, open(os.devnull, "wb") as nothing, ExitStack() as stack:
+        with suppress(OSError):  # there may be no stderr
+            kept = os.dup(2)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, 2)
+            os.dup2(nothing.fileno(), 2)
+        yield
+
+
 class MapWriter:
     """Takes the rows of a map from top to bottom; `finish` makes the file, `abort` none."""
 
@@ -109,7 +127,8 @@ class MapWriter:
         if needed > free:
             raise OSError(
                 28,
-                f"the map needs about {needed >> 20} MB while it is made, {free >> 20} MB are free",
+                f"the map needs about {needed / 1e6:.3g} MB while it is made, of which "
+                f"{free / 1e6:.3g} MB are free",
             )
 
     def write(self, values: FloatArray) -> None:
@@ -165,7 +184,7 @@ class MapWriter:
             self._rows.close()
             source = self._converted(dtype, scales)
             virtual.write_text(self._virtual(source, dtype, scales, descriptions, tags))
-            with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_PAM_ENABLED="NO"):
+            with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_PAM_ENABLED="NO"), _quiet_libtiff():
                 rasterio.shutil.copy(virtual, made, driver="COG", strict=False, **options)
                 self._verify(made)
             os.replace(made, self.path)
@@ -182,8 +201,12 @@ class MapWriter:
 
     def _failed(self, error: Exception) -> ValueError:
         """What to say when the output cannot be written."""
+        why = reason(error)
+        with suppress(OSError):
+            if shutil.disk_usage(self.path.parent).free < _FULL:
+                why = f"the disk is full: {why}"
         return ValueError(
-            f"{self.path} could not be written ({reason(error)}); free some space in "
+            f"{self.path} could not be written ({why}); free some space in "
             f"{self.path.parent} or choose another folder"
         )
 

@@ -87,9 +87,7 @@ def test_constant_tiles_blend_to_the_constant(tiling, value):
 def test_tiles_of_one_map_blend_to_the_map(tiling, seed):
     scene = np.random.default_rng(seed).normal(size=(3, *tiling.shape)).astype(np.float32)
 
-    whole = blend(
-        tiling, lambda w: scene[:, w.row : w.row + w.height, w.col : w.col + w.width], 3
-    )
+    whole = blend(tiling, lambda w: scene[:, w.row : w.row + w.height, w.col : w.col + w.width], 3)
 
     np.testing.assert_allclose(whole, scene, atol=1e-5)
 

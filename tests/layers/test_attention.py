@@ -35,7 +35,9 @@ def naive(layer, x, valid=None, rotary=None, prompts=0):
     """One query, one head, one key at a time."""
     b, count, dim = x.shape
     d = dim // layer.heads
-    q, k, v = (x @ w.T + c for w, c in zip(*(t.chunk(3) for t in layer.qkv.parameters()), strict=True))
+    q, k, v = (
+        x @ w.T + c for w, c in zip(*(t.chunk(3) for t in layer.qkv.parameters()), strict=True)
+    )
     out = torch.zeros_like(x)
     for sample in range(b):
         for head in range(layer.heads):
@@ -44,9 +46,7 @@ def naive(layer, x, valid=None, rotary=None, prompts=0):
             if rotary is not None:
                 turned_q[prompts:] = rotate(turned_q[prompts:], rotary)
                 turned_k[prompts:] = rotate(turned_k[prompts:], rotary)
-            seen = [
-                j for j in range(prompts, count) if valid is None or valid[sample, j - prompts]
-            ]
+            seen = [j for j in range(prompts, count) if valid is None or valid[sample, j - prompts]]
             mean_k = sum(k[sample, j, s] for j in seen) / len(seen)
             for i in range(count):
                 own_q = q[sample, i, s]
@@ -59,9 +59,7 @@ def naive(layer, x, valid=None, rotary=None, prompts=0):
                     scores = (logits / math.sqrt(d)).exp()
                     rival = PROMPT_RIVALS * (own_q @ mean_k / math.sqrt(d)).exp()
                     share = scores.sum() / (scores.sum() + rival)
-                    told = sum(
-                        w * v[sample, p, s] for p, w in enumerate(scores / scores.sum())
-                    )
+                    told = sum(w * v[sample, p, s] for p, w in enumerate(scores / scores.sum()))
                     row = (1 - share) * row + share * told
                 out[sample, i, s] = row
     return layer.proj(out)

@@ -8,6 +8,7 @@ from skysense.sensors import SENSORS, find_bands, missing_bands
 from skysense.sensors.match import tokens
 
 S2 = SENSORS["s2"].bands
+S2_COLOURS = ["blue", "green", "red", "rededge1", "rededge2", "rededge3"]
 
 
 @pytest.mark.parametrize(
@@ -65,10 +66,8 @@ def test_names_of_real_files(sensor, names, found):
         ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"],
         [f"Sentinel-2 {band.name}" for band in S2],
         [band.aliases[0] for band in S2],
-        ["blue", "green", "red", "rededge1", "rededge2", "rededge3"]
-        + ["nir", "nir08", "swir16", "swir22"],
-        ["B2 - Blue", "B3 - Green", "B4 - Red", "B5", "B6", "B7", "B8 - NIR"]
-        + ["B8A - narrow NIR", "B11 - SWIR1", "B12 - SWIR2"],
+        [*S2_COLOURS, "nir", "nir08", "swir16", "swir22"],
+        [*S2_COLOURS, "B8 - NIR", "B8A - narrow NIR", "B11 - SWIR1", "B12 - SWIR2"],
     ],
 )
 def test_sentinel_2_under_its_many_names(names):
