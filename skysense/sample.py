@@ -127,6 +127,10 @@ class Sample:
                 raise ValueError(f"location {self.location} is not (lon, lat) in degrees")
         object.__setattr__(self, "series", MappingProxyType(dict(self.series)))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle through a plain dictionary (read-only mappings do not pickle)."""
+        return Sample, (dict(self.series), self.location, self.grid)
+
 
 @dataclass(frozen=True)
 class ModalityBatch:
@@ -198,6 +202,9 @@ class Batch:
         for key, part in self.modalities.items():
             if part.pixels.shape[2] != len(TOKENIZER_BANDS[key]):  # type: ignore[index]
                 raise ValueError(f"{key} has {part.pixels.shape[2]} channels")
+            strange = {s for s in part.sensors if get_sensor(s).modality != key}
+            if strange:
+                raise ValueError(f"{key} has sensors of another modality: {sorted(strange)}")
         ordered = {key: self.modalities[key] for key in MODALITIES if key in self.modalities}
         object.__setattr__(self, "modalities", MappingProxyType(ordered))
 

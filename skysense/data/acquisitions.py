@@ -26,7 +26,10 @@ _COARSER = 1.5
 """From this ratio of pixel sizes on a band is the coarser copy of another, as products have it."""
 
 _SPARSE = 100
-"""How many times the pixels of its files the grid of a layer may have."""
+"""How many times the pixels of its files the grid of a layer may have, if it is large."""
+
+_LARGE = 10_000_000
+"""Pixels from which on a nearly empty grid is refused."""
 
 
 @dataclass
@@ -200,7 +203,7 @@ def _union_grid(acquisitions: Sequence[Acquisition]) -> Grid:
     top, left = min(w.row for w in windows), min(w.col for w in windows)
     height = max(w.row + w.height for w in windows) - top
     width = max(w.col + w.width for w in windows) - left
-    if height * width > _SPARSE * sum(w.height * w.width for w in windows):
+    if height * width > max(_LARGE, _SPARSE * sum(w.height * w.width for w in windows)):
         raise ValueError(
             f"the files lie too far apart for one map, from {files[0].path} to {files[-1].path}; "
             f"embed them separately"

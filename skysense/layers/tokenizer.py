@@ -16,12 +16,12 @@ class PatchTokenizer(nn.Module):
     [code]. Invalid pixels of a patch count as the mean of its valid ones [ours].
     """
 
-    def __init__(self, bands: int, dim: int, patch: int = 4) -> None:
-        """Build for `bands` input bands and width `dim`."""
+    def __init__(self, bands: int, dim: int, patch: int = 4, norm: bool = True) -> None:
+        """Build for `bands` input bands and width `dim`, with or without the norm."""
         super().__init__()
         self.patch = patch
         self.projection = nn.Conv2d(bands, dim, patch, patch)
-        self.norm = nn.LayerNorm(dim)
+        self.norm: nn.Module = nn.LayerNorm(dim) if norm else nn.Identity()
 
     def forward(self, pixels: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Cut into patches and embed.

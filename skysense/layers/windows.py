@@ -38,7 +38,7 @@ def _regions(length: int, window: int, shift: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _region_mask(shape: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
+def region_mask(shape: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
     """`(1, W, n, n)` bool: pairs of a window that were neighbours before the roll."""
     with torch.inference_mode(False):  # so that training may use what inference made
         rows = _regions(shape[0], window, shift)
@@ -73,7 +73,6 @@ class WindowAttention(nn.Module):
         self.offsets: Tensor
         self.index: Tensor
         self.reset_buffers()
-        self._cache: tuple[tuple[object, ...], Tensor] | None = None
 
     def reset_buffers(self) -> None:
         """Compute what is derived and not saved (a model built on the meta device lacks it)."""
@@ -85,16 +84,7 @@ class WindowAttention(nn.Module):
             self.register_buffer(name, value.to(device), persistent=False)
 
     def position_bias(self) -> Tensor:
-        """`(heads, n, n)`; kept between calls while gradients are off and no weight changes."""
-        weights = list(self.cpb_mlp.parameters())
-        if torch.is_grad_enabled() or weights[0].is_inference():  # the latter have no version
-            return self._position_bias()
-        key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in weights)
-        if self._cache is None or self._cache[0] != key:
-            self._cache = (key, self._position_bias())
-        return self._cache[1]
-
-    def _position_bias(self) -> Tensor:
+        """`(heads, n, n)`; not kept between calls: it takes 0.15 ms, and weights may change."""
         table = 16 * torch.sigmoid(self.cpb_mlp(self.offsets))  # ((2 window - 1)^2, heads)
         bias: Tensor = table[self.index.flatten()].view(*self.index.shape, -1).permute(2, 0, 1)
         return bias.contiguous()
@@ -104,7 +94,8 @@ class WindowAttention(nn.Module):
 
         Args:
             x: `(B, W, n, C)`.
-            allowed: `(B or 1, W, n, n)` bool, which keys a query sees (at least one each).
+            allowed: `(B or 1, W, n, n)`: bool, which keys a query sees (at least one each), or
+                float, what is added to their logits.
 
         Returns:
             `(B, W, n, C)`.
@@ -122,7 +113,9 @@ class WindowAttention(nn.Module):
             mask = position[None]
         else:
             q, k, v = (t.flatten(1, 2) for t in (q, k, v))  # (B, W heads, n, d)
-            mask = torch.where(allowed[:, :, None], position, -torch.inf).flatten(1, 2)
+            if allowed.dtype == torch.bool:
+                allowed = torch.zeros_like(allowed, dtype=q.dtype).masked_fill(~allowed, -torch.inf)
+            mask = (position + allowed[:, :, None]).flatten(1, 2)  # (B or 1, W heads, n, n)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
         out = out.view(b, w, self.heads, n, -1).transpose(2, 3).reshape(b, w, n, c)
         projected: Tensor = self.proj(out)
@@ -186,7 +179,7 @@ class SwinBlock(nn.Module):
         self, valid: Tensor | None, shape: tuple[int, int], device: torch.device
     ) -> Tensor | None:
         """`(B or 1, W, n, n)` pairs that may see each other; a token always sees itself."""
-        region = _region_mask(shape, self.window, self.shift, device) if self.shift else None
+        region = region_mask(shape, self.window, self.shift, device) if self.shift else None
         if valid is None:
             return region
         keys = partition(valid[..., None], self.window).squeeze(-1)[:, :, None, :]  # (B, W, 1, n)

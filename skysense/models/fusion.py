@@ -7,30 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skysense.layers.attention import Attention
-from skysense.layers.mlp import Mlp
+from skysense.layers.transformer import TransformerLayer
 
 DAYS = 366
 """Rows of the calendar table: every day of a leap year."""
-
-
-class FusionLayer(nn.Module):
-    """Pre-norm Transformer layer. Source: SPEC-V1 sections 3 and 4 [code]."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        """Build for width `dim`."""
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn = Attention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim)
-
-    def forward(self, x: Tensor, valid: Tensor | None, first_only: bool = False) -> Tensor:
-        """`(P, N, D)` to `(P, N, D)`, or to `(P, 1, D)` with `first_only`."""
-        rows = x[:, :1] if first_only else x
-        rows = rows + self.attn(self.norm1(x), valid, first_only=first_only)
-        out: Tensor = rows + self.mlp(self.norm2(rows))
-        return out
 
 
 class FusionTransformer(nn.Module):
@@ -43,13 +23,25 @@ class FusionTransformer(nn.Module):
     the paper's figure shows, where the released code has it for `s2` alone.
     """
 
-    def __init__(self, in_dim: int, dim: int, depth: int, heads: int) -> None:
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        ratio: float = 4.0,
+        eps: float = 1e-5,
+        drop_path: float = 0.0,
+    ) -> None:
         """Build from backbone width `in_dim` to fused width `dim`."""
         super().__init__()
         self.calendar = nn.Parameter(torch.zeros(DAYS, in_dim))
         self.proj = nn.Linear(in_dim, dim)
         self.extra_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.layers = nn.ModuleList([FusionLayer(dim, heads) for _ in range(depth)])
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
+        self.layers = nn.ModuleList(
+            TransformerLayer(dim, heads, ratio, eps, rate) for rate in rates
+        )
 
     def forward(self, tokens: Tensor, days: Tensor, valid: Tensor) -> Tensor:
         """Fuse.
@@ -73,13 +65,21 @@ class FusionTransformer(nn.Module):
         everywhere = bool(seen.all())
         if not everywhere:
             x, keys = x[seen], keys[seen]
-        fused = self._encode(x, keys)  # (P seen, D)
+        fused = self.encode(x, keys)  # (P seen, D)
         if not everywhere:
             fused = fused.new_zeros(b * h * w, fused.shape[-1]).masked_scatter(seen[:, None], fused)
         return fused.view(b, h, w, -1)
 
-    def _encode(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Run the layers; the last one computes the extra token alone. `(P, N, D)` to `(P, D)`."""
+    def encode(self, x: Tensor, keys: Tensor) -> Tensor:
+        """Run the layers over projected tokens; the last computes the extra token alone.
+
+        Args:
+            x: `(P, N, D)`.
+            keys: `(P, N)` bool, tokens that may be attended to.
+
+        Returns:
+            `(P, D)`, the extra token's output.
+        """
         x = torch.cat([self.extra_token.expand(x.shape[0], -1, -1), x], 1)
         mask = None if bool(keys.all()) else F.pad(keys, (1, 0), value=True)
         last = len(self.layers) - 1

@@ -1,0 +1,1 @@
+"""SkySense (CVPR 2024): the factorized encoder whose weights were released."""
