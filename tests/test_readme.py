@@ -25,7 +25,7 @@ def run_blocks(text: str, name: str) -> None:
             raise AssertionError(f"{name}: the block at line {line} fails: {error!r}") from error
 
 
-@pytest.mark.filterwarnings("ignore::skysense.models.embedding.UntrainedModelWarning")
+@pytest.mark.filterwarnings("ignore::skysense.models.encoder.UntrainedModelWarning")
 def test_readme_runs(tmp_path, monkeypatch):
     assert README.is_file(), "README.md is missing"
     text = README.read_text(encoding="utf-8")

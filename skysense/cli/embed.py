@@ -4,7 +4,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from skysense.inference.plan import Plan
-    from skysense.models.skysense_v2 import Schedule
+    from skysense.models.encoder import Schedule
 
 
 class Stage(StrEnum):
@@ -137,6 +137,7 @@ def embed(
     device = _device(device)
     with _terse_warnings(quiet):
         scene = open_scene(given, cards, _band_names(bands or [], list(given)))
+        _check_not_among(output, scene.files)  # those of a folder are known now
         loaded = load(model, device)
         level = None if stage is Stage.fused else int(stage)
         plan = make_plan(loaded, scene, level, schedules, tile, overlap)
@@ -185,9 +186,6 @@ def _inputs(
 
 def _check_paths(output: Path, quicklook: Path | None, inputs: list[Path]) -> None:
     """Refuse outputs that are no GeoTIFF, no PNG, a folder, an input, or not writable."""
-    from skysense.data.rasters import expand
-
-    taken = {path.resolve() for path in expand(inputs)}
     for path, kinds in ((output, (".tif", ".tiff")), (quicklook, (".png",))):
         if path is None:
             continue
@@ -195,9 +193,14 @@ def _check_paths(output: Path, quicklook: Path | None, inputs: list[Path]) -> No
             raise ValueError(f"{path}: the output's name must end in {' or '.join(kinds)}")
         if path.is_dir():
             raise ValueError(f"{path} is a folder; give the name of a file")
-        if path.resolve() in taken:
-            raise ValueError(f"{path} is an input; choose another output")
+        _check_not_among(path, inputs)
         _check_folder(path)
+
+
+def _check_not_among(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to overwrite an input."""
+    if output.resolve() in {path.resolve() for path in inputs}:
+        raise ValueError(f"{output} is an input; choose another output")
 
 
 def _check_folder(path: Path) -> None:
@@ -207,7 +210,8 @@ def _check_folder(path: Path) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise ValueError(f"{path} cannot be written: {folder} is a file, not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
         raise ValueError(f"{path} cannot be written: no permission to write in {folder}")
 
 

@@ -51,6 +51,12 @@ class Scene:
     reference: str
     """The modality with the finest pixels; among equals (within 5 %) the first of hr, s2, s1."""
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read."""
+        dates = [date for layer in self.layers.values() for date in layer.acquisitions]
+        return [file.path for date in dates for file in date.files]
+
 
 def open_scene(
     inputs: Mapping[str, Sequence[str | Path]],

@@ -23,7 +23,7 @@ from skysense.geo import RowBlender, Window
 from skysense.inference.plan import Plan
 from skysense.inference.quicklook import Moments, Thumbnail, features_picture, write_quicklook
 from skysense.inference.writer import MapType, MapWriter
-from skysense.models.skysense_v2 import Schedule, SkySenseV2
+from skysense.models.encoder import Encoder, Schedules
 from skysense.sample import Batch, collate
 
 FloatArray = npt.NDArray[np.float32]
@@ -41,7 +41,7 @@ class EmbedOptions:
     """Images (tiles times dates) computed at a time."""
     dtype: MapType = "float16"
     """Type of the map's numbers."""
-    schedule: Mapping[str, Schedule] | None = None
+    schedule: Schedules = None
     """Merging schedules that replace the model's."""
     quicklook: Path | None = None
     """Where to write the picture, if anywhere."""
@@ -131,7 +131,7 @@ class _Crew:
 
 
 def embed_scene(
-    model: SkySenseV2,
+    model: Encoder,
     scene: Scene,
     plan: Plan,
     output: Path,
@@ -181,7 +181,7 @@ class _Run:
 
     def __init__(
         self,
-        model: SkySenseV2,
+        model: Encoder,
         scene: Scene,
         plan: Plan,
         options: EmbedOptions,
@@ -269,7 +269,7 @@ class _Run:
         return values.float().cpu().numpy(), valid.cpu().numpy()
 
 
-def _tags(model: SkySenseV2, scene: Scene, plan: Plan, options: EmbedOptions) -> dict[str, str]:
+def _tags(model: Encoder, scene: Scene, plan: Plan, options: EmbedOptions) -> dict[str, str]:
     """Where a map comes from, as metadata of the file."""
     layers = {
         f"SKYSENSE_{key.upper()}": f"{layer.card.name} "

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from skysense.data.scene import Scene
 from skysense.geo import Grid, Tiling, Window
-from skysense.models.skysense_v2 import Schedule, SkySenseV2
+from skysense.models.encoder import Encoder, Schedules
 
 DEFAULT_TILES: Mapping[str, int] = {"hr": 512, "s2": 128, "s1": 128}
 """Side of a tile in reference pixels, by reference modality."""
@@ -62,10 +62,10 @@ class Plan:
 
 
 def make_plan(
-    model: SkySenseV2,
+    model: Encoder,
     scene: Scene,
     stage: int | None = None,
-    schedule: Mapping[str, Schedule] | None = None,
+    schedule: Schedules = None,
     tile: int | None = None,
     overlap: int | None = None,
 ) -> Plan:
@@ -85,9 +85,10 @@ def make_plan(
         ValueError: sizes that do not fit the model's strides; the message names the nearest.
     """
     ratios, reference = scene.ratios, scene.reference
-    cells = {key: r * model.stride(key, 4, schedule) for key, r in ratios.items()}
+    cells = {key: r * model.fused_stride(key, schedule) for key, r in ratios.items()}
     # Tiles start where every layer has the edge of a token, so that maps meet without a shift.
-    unit = math.lcm(*cells.values())
+    unit = math.lcm(*(r * model.stride(key, 4, schedule) for key, r in ratios.items()))
+    unit = math.lcm(unit, *cells.values())
     period = math.lcm(unit, *(r * model.period(key, schedule) for key, r in ratios.items()))
     if tile is None:
         least = max(DEFAULT_TILES[reference], COARSE_TILE * max(ratios.values()))
@@ -103,10 +104,10 @@ def make_plan(
                 f"multiple of {unit} reference pixels, for example {nearest}"
             )
     cell = min(cells.values())
-    channels = model.config.fused_width
+    channels = model.fused_width
     if stage is not None:
         cell = ratios[reference] * model.stride(reference, stage, schedule)
-        channels = model.config.widths[stage - 1]
+        channels = model.level_width(reference, stage)
     return Plan(
         Tiling(scene.grid.shape, tile, overlap, unit),
         cell,

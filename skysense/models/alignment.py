@@ -46,8 +46,8 @@ def align(
     Returns:
         `(B, T, H, W, D)` and `(B, T, H, W)` bool: valid where at least half of the weight is.
     """
-    if values.shape[2:4] == shape and torch.equal(cells, common):
-        return values, valid
+    if torch.equal(cells, common):  # one grid: at most padding beyond the footprint goes
+        return values[:, :, : shape[0], : shape[1]], valid[:, :, : shape[0], : shape[1]]
     rows = _weights(cells[:, 0], common[:, 0], shape[0], values.shape[2]).to(values.dtype)
     cols = _weights(cells[:, 1], common[:, 1], shape[1], values.shape[3]).to(values.dtype)
     weight = valid.unsqueeze(-1).to(values.dtype)

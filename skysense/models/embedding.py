@@ -3,47 +3,17 @@
 Legend: N images, C bands, H W pixels, D width.
 """
 
-import warnings
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from skysense.models.features import Features
-from skysense.sample import Batch, Sample, Series, collate, undated
+from skysense.sample import Sample, Series, collate, undated
 from skysense.sensors import TOKENIZER_BANDS, SensorCard, find_bands, get_sensor, missing_bands
 
 ImageLike = npt.NDArray[np.generic] | Tensor
-
-
-class UntrainedModelWarning(UserWarning):
-    """The model's weights are random: its features show structure, not meaning."""
-
-
-class Encoder(Protocol):
-    """What a model of either family can do."""
-
-    name: str
-    trained: bool
-    training: bool
-
-    def __call__(self, batch: Batch) -> Features:
-        """Features of a batch."""
-        ...
-
-
-def warn_if_untrained(model: "Encoder") -> None:
-    """Say once a place of use that a model in evaluation mode has random weights."""
-    if not model.trained and not model.training:
-        warnings.warn(
-            f"`{model.name}` is untrained: its weights are random, so its features show the "
-            "structure of the input and no learned meaning",
-            UntrainedModelWarning,
-            stacklevel=3,
-        )
 
 
 def to_series(image: ImageLike, card: SensorCard, bands: Sequence[str] | None = None) -> Series:

@@ -54,11 +54,33 @@ class FusionTransformer(nn.Module):
         Returns:
             `(B, h, w, D)`; zero where no token is valid.
         """
-        b, _, h, w, _ = tokens.shape
-        known = (days > 0).unsqueeze(-1).to(tokens.dtype)
-        calendar = self.calendar[(days - 1).clamp(min=0)] * known  # (B, N, in_dim)
-        # The projection is linear: project the calendar once a date, not once a place.
-        x = self.proj(tokens) + F.linear(calendar, self.proj.weight)[:, :, None, None]
+        dated = self.dated(days)[:, :, None, None]  # (B, N, 1, 1, D)
+        return self.gather(self.proj(tokens) + dated, valid)
+
+    def dated(self, days: Tensor) -> Tensor:
+        """The calendar, projected: once a date and not once a place, since both are linear.
+
+        Args:
+            days: `(B, N)` day of year, 0 where unknown.
+
+        Returns:
+            `(B, N, D)`; zero where unknown.
+        """
+        known = (days > 0).unsqueeze(-1)
+        rows = self.calendar[(days - 1).clamp(min=0)] * known  # (B, N, in_dim)
+        return F.linear(rows, self.proj.weight)
+
+    def gather(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Fuse tokens that are projected and dated already.
+
+        Args:
+            x: `(B, N, h, w, D)`.
+            valid: `(B, N, h, w)` bool.
+
+        Returns:
+            `(B, h, w, D)`; zero where no token is valid.
+        """
+        b, _, h, w, _ = x.shape
         x = x.permute(0, 2, 3, 1, 4).flatten(0, 2)  # (P, N, D)
         keys = valid.permute(0, 2, 3, 1).flatten(0, 2)  # (P, N)
         seen = keys.any(-1)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from skysense.models.embedding import UntrainedModelWarning, to_series
+from skysense.models.embedding import to_series
+from skysense.models.encoder import UntrainedModelWarning
 from skysense.sample import Sample, Series, undated
 from skysense.sensors import SENSORS
 

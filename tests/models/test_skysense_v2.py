@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from skysense.hub import describe, list_models
-from skysense.models.embedding import UntrainedModelWarning
+from skysense.models.encoder import UntrainedModelWarning
 from skysense.models.skysense_v2 import V2_CONFIGS, SkySenseV2, SkySenseV2Config
 from skysense.sample import Batch, Sample, collate
 

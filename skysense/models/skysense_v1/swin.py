@@ -164,9 +164,8 @@ class SwinBackbone(nn.Module):
         """The absolute position table on a grid, `(1, h, w, D)`."""
         assert self.position is not None
         assert self.config.position_grid is not None
-        table = self.position.unflatten(1, self.config.position_grid)  # (1, gh, gw, D)
+        table: Tensor = self.position.unflatten(1, self.config.position_grid)  # (1, gh, gw, D)
         if table.shape[1:3] == shape:
             return table
         table = table.permute(0, 3, 1, 2)
-        resized: Tensor = F.interpolate(table, shape, mode="bicubic")
-        return resized.permute(0, 2, 3, 1)
+        return F.interpolate(table, shape, mode="bicubic").permute(0, 2, 3, 1)

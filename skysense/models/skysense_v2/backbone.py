@@ -15,7 +15,8 @@ from skysense.layers.mlp import Mlp
 from skysense.layers.moe import MixtureOfExperts, RouterStatistics
 from skysense.layers.positions import rotary_2d
 from skysense.layers.windows import SwinBlock
-from skysense.models.skysense_v2.config import Schedule, SkySenseV2Config
+from skysense.models.encoder import Schedule
+from skysense.models.skysense_v2.config import SkySenseV2Config
 
 
 @functools.lru_cache(maxsize=32)

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from pydantic import Field, model_validator
 
 from skysense.config import Config
-from skysense.layers.merging import MergeMode
-
-Schedule = tuple[MergeMode, MergeMode, MergeMode]
+from skysense.models.encoder import Schedule
 
 MERGE: Schedule = ("merge", "merge", "merge")
 KEEP: Schedule = ("keep", "keep", "keep")

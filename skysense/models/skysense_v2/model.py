@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from skysense.layers.moe import MixtureOfExperts, RouterStatistics
 from skysense.layers.tokenizer import PatchTokenizer
 from skysense.layers.windows import SwinBlock
-from skysense.models.alignment import align
-from skysense.models.embedding import ImageLike, embed_images, warn_if_untrained
+from skysense.models.assembly import check_valid, meet, pool, select_seen, spread
+from skysense.models.embedding import ImageLike, embed_images
+from skysense.models.encoder import Schedule, Schedules, warn_if_untrained
 from skysense.models.features import Features, Level
 from skysense.models.fusion import FusionTransformer
 from skysense.models.geo_context import GeoContext
-from skysense.models.normalize import normalize
 from skysense.models.saving import save_model
 from skysense.models.skysense_v2.backbone import Backbone
-from skysense.models.skysense_v2.config import Schedule, SkySenseV2Config
+from skysense.models.skysense_v2.config import SkySenseV2Config
 from skysense.sample import Batch, ModalityBatch
 from skysense.sensors import TOKENIZER_BANDS
 
@@ -91,7 +91,7 @@ class SkySenseV2(nn.Module):
     def forward(
         self,
         batch: Batch,
-        schedule: Mapping[str, Schedule] | None = None,
+        schedule: Schedules = None,
         last_stage: int | None = None,
     ) -> Features:
         """Turn a batch into features.
@@ -110,8 +110,7 @@ class SkySenseV2(nn.Module):
         warn_if_untrained(self)
         if last_stage is not None and not 1 <= last_stage <= 4:
             raise ValueError(f"stage must be 1, 2, 3 or 4, got {last_stage}")
-        if not any(bool(part.mask.any()) for part in batch.modalities.values()):
-            raise ValueError("the batch holds no valid pixel")
+        check_valid(batch)
         schedules = self._schedules(schedule)
         pyramid: dict[str, tuple[Level, ...]] = {}
         routing: dict[str, RouterStatistics] = {}
@@ -122,11 +121,10 @@ class SkySenseV2(nn.Module):
         if last_stage is not None:
             return Features(pyramid, routing=routing)
         fused, valid = self._fuse(batch, pyramid, schedules)
-        weight = valid.unsqueeze(-1).to(fused.dtype)
-        pooled = (fused * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)
+        pooled = pool(fused, valid)
         return Features(pyramid, fused.permute(0, 3, 1, 2), valid, pooled, routing)
 
-    def _schedules(self, override: Mapping[str, Schedule] | None) -> dict[str, Schedule]:
+    def _schedules(self, override: Schedules) -> dict[str, Schedule]:
         """The configuration's schedules, some replaced.
 
         Raises:
@@ -145,35 +143,13 @@ class SkySenseV2(nn.Module):
         self, key: str, part: ModalityBatch, schedule: Schedule, last_stage: int
     ) -> tuple[tuple[Level, ...], dict[str, RouterStatistics]]:
         """Tokenizer and backbone over all acquisitions that hold anything at all."""
-        b, t = part.pixels.shape[:2]
-        pixels = normalize(part).flatten(0, 1)  # (B T, C, H, W)
-        mask = part.mask.flatten(0, 1)  # (B T, H, W)
-        seen = mask.flatten(1).any(1)  # (B T,)
-        if not bool(seen.all()):
-            pixels, mask = pixels[seen], mask[seen]
-        absent = not len(pixels)
-        if absent:  # nobody has this modality: run one empty image for the shapes
-            pixels = torch.zeros_like(part.pixels[0, :1])
-            mask = torch.ones_like(part.mask[0, :1])
-        valid = None if bool(mask.all()) else mask
+        pixels, valid, seen = select_seen(part)
         tokens, valid = self.tokenizers[key](pixels, valid)
         prompts = [self.prompts[f"{key}_stage{stage}"] for stage in (3, 4)]
         maps, routing = self.backbone(tokens, valid, prompts, schedule, last_stage)
-        levels = tuple(self._spread(x, m, seen, (b, t)) for x, m in maps)
-        return levels, {} if absent else routing
-
-    @staticmethod
-    def _spread(x: Tensor, valid: Tensor | None, seen: Tensor, shape: tuple[int, int]) -> Level:
-        """Put the maps `(seen, h, w, D)` back to their samples and dates; the rest is invalid."""
-        valid = x.new_ones(x.shape[:3], dtype=torch.bool) if valid is None else valid
-        x = x * valid.unsqueeze(-1)
-        if not bool(seen.all()):
-            full = x.new_zeros(len(seen), *x.shape[1:])
-            mask = valid.new_zeros(len(seen), *valid.shape[1:])
-            places = seen.nonzero().squeeze(1)
-            x = full.index_copy(0, places, x[: len(places)])
-            valid = mask.index_copy(0, places, valid[: len(places)])
-        return Level(x.unflatten(0, shape).permute(0, 1, 4, 2, 3), valid.unflatten(0, shape))
+        shape = (part.pixels.shape[0], part.pixels.shape[1])
+        levels = tuple(spread(x, mask, seen, shape) for x, mask in maps)
+        return levels, routing if bool(seen.any()) else {}
 
     def _fuse(
         self,
@@ -182,46 +158,41 @@ class SkySenseV2(nn.Module):
         schedules: Mapping[str, Schedule],
     ) -> tuple[Tensor, Tensor]:
         """Align the last levels, fuse them, add the geo-context: `(B, h, w, D)`, `(B, h, w)`."""
+        maps = {
+            key: (levels[-1].values.permute(0, 1, 3, 4, 2), levels[-1].valid)
+            for key, levels in pyramid.items()
+        }
         cells = {
             key: part.sizes / self.stride(key, 4, schedules)
             for key, part in batch.modalities.items()
         }
-        common, shape = self._common_grid(cells, pyramid)
-        maps, valids = [], []
-        for key, levels in pyramid.items():
-            values = levels[-1].values.permute(0, 1, 3, 4, 2)  # (B, T, h, w, D)
-            values, valid = align(values, levels[-1].valid, cells[key], common, shape)
-            maps.append(values)
-            valids.append(valid)
+        tokens, valid = meet(maps, cells)  # (B, N, h, w, 8C), (B, N, h, w)
         days = torch.cat([part.days for part in batch.modalities.values()], 1)
-        valid = torch.cat(valids, 1)  # (B, N, h, w)
-        fused = self.fusion(torch.cat(maps, 1), days, valid)
+        fused = self.fusion(tokens, days, valid)
         if self.geo_context is not None:
             fused = self.geo_context(fused, batch.location)
         return fused, valid.any(1)
 
-    @staticmethod
-    def _common_grid(
-        cells: Mapping[str, Tensor], pyramid: Mapping[str, tuple[Level, ...]]
-    ) -> tuple[Tensor, tuple[int, int]]:
-        """The finest of the last grids, sample by sample: `(B, 2)` cells, and its padded shape."""
-        stacked = torch.stack(list(cells.values()))  # (modalities, B, 2)
-        finest = stacked.prod(-1).argmax(0)  # (B,)
-        common = stacked.gather(0, finest[None, :, None].expand(1, -1, 2)).squeeze(0)
-        height, width = common.ceil().max(0).values.long().tolist()
-        if len(pyramid) == 1:  # keep whatever padding the batch has
-            height, width = next(iter(pyramid.values()))[-1].values.shape[-2:]
-        return common, (height, width)
+    @property
+    def fused_width(self) -> int:
+        """Width of the fused features."""
+        return self.config.fused_width
 
-    def stride(
-        self, modality: str, level: int, schedule: Mapping[str, Schedule] | None = None
-    ) -> int:
+    def level_width(self, modality: str, level: int) -> int:
+        """Width of a level (1...4) of a pyramid: C, 2C, 4C, 8C for every modality."""
+        return self.config.widths[level - 1]
+
+    def stride(self, modality: str, level: int, schedule: Schedules = None) -> int:
         """Pixels from one cell to the next on a level (1...4) of a modality's pyramid."""
         modes = self._schedules(schedule)[modality][: level - 1]
         merged: int = 2 ** modes.count("merge")
         return self.config.patch * merged
 
-    def period(self, modality: str, schedule: Mapping[str, Schedule] | None = None) -> int:
+    def fused_stride(self, modality: str, schedule: Schedules = None) -> int:
+        """Pixels from one cell to the next of a modality's map as it is fused: the last level's."""
+        return self.stride(modality, 4, schedule)
+
+    def period(self, modality: str, schedule: Schedules = None) -> int:
         """Pixels after which attention windows and merging repeat: tiles start on multiples.
 
         All strides are powers of two times the patch, so the largest is a multiple of the rest.
