@@ -27,8 +27,13 @@ def _weights(cells: Tensor, common: Tensor, count: int, length: int) -> Tensor:
     last = (cells.ceil() - 1).clamp(min=0)[:, None]
     centre = torch.minimum(centre.clamp(min=0), last)
     tokens = torch.arange(length, device=device)
-    inside = torch.arange(count, device=device) < common.ceil()[:, None]  # (B, count)
+    inside = _inside(common, count)
     return (1 - (centre[..., None] - tokens).abs()).clamp(min=0) * inside[..., None]
+
+
+def _inside(common: Tensor, count: int) -> Tensor:
+    """`(B, count)` bool: cells of the common grid within each sample's footprint."""
+    return torch.arange(count, device=common.device) < common.ceil()[:, None]
 
 
 def align(
@@ -47,7 +52,9 @@ def align(
         `(B, T, H, W, D)` and `(B, T, H, W)` bool: valid where at least half of the weight is.
     """
     if torch.equal(cells, common):  # one grid: at most padding beyond the footprint goes
-        return values[:, :, : shape[0], : shape[1]], valid[:, :, : shape[0], : shape[1]]
+        values, valid = values[:, :, : shape[0], : shape[1]], valid[:, :, : shape[0], : shape[1]]
+        rows, cols = (_inside(common[:, i], shape[i]) for i in (0, 1))
+        return values, valid & rows[:, None, :, None] & cols[:, None, None, :]
     rows = _weights(cells[:, 0], common[:, 0], shape[0], values.shape[2]).to(values.dtype)
     cols = _weights(cells[:, 1], common[:, 1], shape[1], values.shape[3]).to(values.dtype)
     weight = valid.unsqueeze(-1).to(values.dtype)

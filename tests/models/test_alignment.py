@@ -49,8 +49,11 @@ def test_the_same_grid_is_left_alone():
 
     out, mask = call(values, valid, [[3, 4], [2, 2]], [[3, 4], [2, 2]], (3, 4))
 
-    assert out is values
-    assert mask is valid
+    assert torch.equal(out, values)
+    assert torch.equal(mask[0], valid[0])
+    assert torch.equal(mask[1, :, :2, :2], valid[1, :, :2, :2])
+    assert not mask[1, :, 2:].any()  # beyond the second sample's footprint
+    assert not mask[1, :, :, 2:].any()
 
 
 def test_each_sample_has_its_own_scale():
