@@ -161,7 +161,7 @@ def embed_scene(
         run.execute(writer)
         if not writer.valid_cells:
             raise ValueError(
-                "the scene holds no valid pixel: all is nodata"
+                "the scene holds no valid pixel: all is nodata, not a finite number"
                 + (", cloud or shadow (see --keep-clouds)" if options.mask_clouds else "")
             )
         picture = None

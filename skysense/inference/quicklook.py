@@ -13,6 +13,7 @@ import numpy.typing as npt
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
+from skysense.data.rasters import IO_ERRORS, reason
 from skysense.geo import Window
 from skysense.inference.writer import temporary_beside
 from skysense.sample import Sample
@@ -166,8 +167,10 @@ def write_quicklook(path: Path, scene: ByteArray, features: ByteArray) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error}") from None
+    except IO_ERRORS as error:
+        raise ValueError(
+            f"cannot write the picture {path} ({reason(error)}); the map itself is complete"
+        ) from None
 
 
 def _write_png(path: Path, image: ByteArray) -> None:

@@ -51,7 +51,8 @@ def align(
     Returns:
         `(B, T, H, W, D)` and `(B, T, H, W)` bool: valid where at least half of the weight is.
     """
-    if torch.equal(cells, common):  # one grid: at most padding beyond the footprint goes
+    covers = values.shape[2] >= shape[0] and values.shape[3] >= shape[1]
+    if covers and torch.equal(cells, common):  # one grid: at most what is beyond it goes
         values, valid = values[:, :, : shape[0], : shape[1]], valid[:, :, : shape[0], : shape[1]]
         rows, cols = (_inside(common[:, i], shape[i]) for i in (0, 1))
         return values, valid & rows[:, None, :, None] & cols[:, None, None, :]

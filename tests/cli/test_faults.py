@@ -1,7 +1,6 @@
 """Full disks, signals, sudden death: one line, the right exit code, never a half map."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +12,8 @@ import pytest
 import rasterio
 
 import skysense as package
+
+resource = pytest.importorskip("resource", reason="no such limits here")
 
 ENOUGH = 400  # KiB for the map of the fixture `image` at stage 1, while it is made
 
@@ -73,7 +74,6 @@ def test_full_disk(embed, image, expected, small_disk, dtype):
     assert ends == {True, False}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such limits here")
 def test_files_that_may_not_grow(embed, image, expected, capfd):
     """Like a full disk, but for anybody: a limit on the size of a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
