@@ -190,6 +190,7 @@ def main() -> None:
     """Replay every case of a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--no-save", action="store_true", help="do not keep the result")
     options = parser.parse_args()
     results: dict[str, Any] = {}
     for path in sorted(options.folder.glob("*.safetensors")):
@@ -203,7 +204,7 @@ def main() -> None:
     passed = bool(results) and all(
         "error" in case and case["error"] <= case["tolerance"] for case in results.values()
     )
-    finish("parity", {"cases": results}, passed)
+    finish("parity", {"cases": results}, passed, save=not options.no_save)
 
 
 if __name__ == "__main__":

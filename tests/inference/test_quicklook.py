@@ -170,5 +170,6 @@ def test_small_scenes_are_enlarged(tmp_path):
 def test_no_folder_to_write_to(tmp_path):
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "look.png"
-    with pytest.raises(ValueError, match=r"cannot write the picture .*look\.png .*the map itself is complete"):
+    message = r"cannot write the picture .*look\.png .*the map itself is complete"
+    with pytest.raises(ValueError, match=message):
         write_quicklook(path, np.zeros((3, 4, 4), np.uint8), np.zeros((3, 1, 1), np.uint8))
