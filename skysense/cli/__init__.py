@@ -9,6 +9,7 @@ import typer
 
 from skysense import __version__
 from skysense.cli.command import ManyValues, Program
+from skysense.cli.convert import convert
 from skysense.cli.embed import embed
 from skysense.cli.info import info
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=ManyValues)(embed)
+app.command()(convert)
 app.command()(info)
 
 

@@ -1,6 +1,6 @@
-"""Named models, saved models, hub models."""
+"""Named models, saved models, converted models, hub models."""
 
 from skysense.hub.catalog import ModelInfo, describe, list_models
-from skysense.hub.loading import load
+from skysense.hub.loading import load, load_part
 
-__all__ = ["ModelInfo", "describe", "list_models", "load"]
+__all__ = ["ModelInfo", "describe", "list_models", "load", "load_part"]

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
+from skysense.models.skysense_v1 import V1_CONFIGS, SkySenseV1
 from skysense.models.skysense_v2 import V2_CONFIGS, SkySenseV2
+
+Model = SkySenseV1 | SkySenseV2
+"""A whole model of either family."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +25,21 @@ class ModelInfo:
 
 
 def list_models() -> list[str]:
-    """Names that `skysense.load` takes."""
-    return list(V2_CONFIGS)
+    """Names that `skysense.load` takes: those of V2, then those of V1."""
+    return [*V2_CONFIGS, *V1_CONFIGS]
 
 
-def build(name: str) -> SkySenseV2:
+def build(name: str) -> Model:
     """An untrained model of a named configuration.
 
     Raises:
         ValueError: there is no such name; the message lists those that exist.
     """
-    if name not in V2_CONFIGS:
-        raise ValueError(f"unknown model `{name}` (known: {', '.join(V2_CONFIGS)})")
-    return SkySenseV2(V2_CONFIGS[name], name)
+    if name in V2_CONFIGS:
+        return SkySenseV2(V2_CONFIGS[name], name)
+    if name in V1_CONFIGS:
+        return SkySenseV1(V1_CONFIGS[name], name)
+    raise ValueError(f"unknown model `{name}` (known: {', '.join(list_models())})")
 
 
 def describe(name: str) -> ModelInfo:

@@ -11,21 +11,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from skysense.config import parse
-from skysense.hub.catalog import build, list_models
+from skysense.config import Config, parse
+from skysense.hub.catalog import Model, build, list_models
+from skysense.hub.parts import PART_FAMILIES, Part, build_empty
 from skysense.models.saving import CONFIG_NAME, WEIGHTS_NAME
+from skysense.models.skysense_v1 import SkySenseV1, SkySenseV1Config
 from skysense.models.skysense_v2 import SkySenseV2, SkySenseV2Config
 
 SEED = 0
 """Seed of an untrained model's weights, so that the same name is the same model everywhere."""
 
+WHOLE_FAMILIES: Mapping[str, type[Config]] = {
+    SkySenseV2.family: SkySenseV2Config,
+    SkySenseV1.family: SkySenseV1Config,
+}
+"""Families of whole models, and their configurations."""
 
-def load(source: str | Path, device: torch.device | str = "cpu") -> SkySenseV2:
+
+def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
     """Load a model in evaluation mode.
 
     Args:
-        source: a name of `skysense.list_models()`, a folder written by `model.save`, or a hub id
-            such as `"owner/name"`.
+        source: a name of `skysense.list_models()`, a folder written by `model.save` or by
+            `skysense convert`, or a hub id such as `"owner/name"`.
         device: where to put it.
 
     Returns:
@@ -61,29 +69,87 @@ def _download(hub_id: str) -> Path:
         raise ValueError(f"`{hub_id}` is neither a folder nor on the hub: {reason}") from error
 
 
-def _load_folder(folder: Path) -> SkySenseV2:
+def load_part(folder: str | Path, device: torch.device | str = "cpu") -> Part:
+    """Load one backbone, the fusion transformer, or an up-sampling head of SkySense V1.
+
+    Args:
+        folder: written by `skysense convert` from the file of one part.
+        device: where to put it.
+
+    Returns:
+        A `SwinBackbone`, `VisionTransformer`, `FusionTransformer` or `UpHead`, in evaluation mode.
+
+    Raises:
+        ValueError: no such folder, a whole model, or files that are damaged or do not fit.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder")
+    facts = _facts(folder)
+    family = str(facts["family"])
+    if family in WHOLE_FAMILIES:
+        raise ValueError(f"{folder} is a whole model (`{family}`): use `skysense.load`")
+    if family not in PART_FAMILIES:
+        raise ValueError(f"{folder}: unknown model family `{family}`")
+    kind = PART_FAMILIES[family]
+    config = parse(kind.config, facts["config"], str(folder / CONFIG_NAME))
+    part = build_empty(kind, config, str(folder))
+    load_strictly(part, _weights(folder), str(folder))
+    return part.eval().to(device)
+
+
+def _load_folder(folder: Path) -> Model:
     """Rebuild a saved model."""
+    facts = _facts(folder)
+    family = str(facts["family"])
+    if family in PART_FAMILIES:
+        raise ValueError(
+            f"{folder} is one part of a model (`{family}`): use `skysense.hub.load_part`, or "
+            "convert all parts together"
+        )
+    if family not in WHOLE_FAMILIES:
+        raise ValueError(f"{folder}: unknown model family `{family}`")
+    config = parse(WHOLE_FAMILIES[family], facts["config"], str(folder / CONFIG_NAME))
+    name = str(facts.get("name"))
+    with torch.device("meta"):
+        model: Model
+        if isinstance(config, SkySenseV1Config):
+            model = SkySenseV1(config, name)
+        else:
+            assert isinstance(config, SkySenseV2Config)
+            model = SkySenseV2(config, name)
+    load_strictly(model, _weights(folder), str(folder))
+    model.trained = bool(facts.get("trained", False))
+    return model.eval()
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What `config.json` of a saved model says; it has a family and a configuration.
+
+    Raises:
+        ValueError: a file is not there, or is damaged.
+    """
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} is not a saved model: it has no {name}")
     try:
-        text: dict[str, Any] = json.loads((folder / CONFIG_NAME).read_text())
-        family, config = text["family"], text["config"]
+        facts: dict[str, Any] = json.loads((folder / CONFIG_NAME).read_text())
+        facts["family"], facts["config"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / CONFIG_NAME} is not a model configuration: {error}") from None
-    if family != SkySenseV2.family:
-        raise ValueError(f"{folder}: unknown model family `{family}`")
-    with torch.device("meta"):
-        model = SkySenseV2(
-            parse(SkySenseV2Config, config, str(folder / CONFIG_NAME)), str(text.get("name"))
-        )
+    return facts
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a saved model.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     try:
-        state = load_file(folder / WEIGHTS_NAME)
+        return load_file(folder / WEIGHTS_NAME)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder / WEIGHTS_NAME} is damaged: {error}") from None
-    load_strictly(model, state, str(folder))
-    model.trained = bool(text.get("trained", False))
-    return model.eval()
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

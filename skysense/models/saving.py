@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -17,8 +17,6 @@ WEIGHTS_NAME = "model.safetensors"
 
 def save_model(model: nn.Module, folder: str | Path) -> Path:
     """Write a model into a folder, replacing what a model saved there before.
-
-    The files are made in a temporary folder beside it and moved in place when complete.
 
     Args:
         model: has `family`, `name`, `trained` and `config`.
@@ -30,35 +28,47 @@ def save_model(model: nn.Module, folder: str | Path) -> Path:
     Raises:
         ValueError: the folder is a file, or holds something that is not a saved model.
     """
+    described: Any = model
+    facts = {
+        "family": described.family,
+        "name": described.name,
+        "trained": described.trained,
+        "config": described.config.model_dump(mode="json"),
+    }
+    return save_files(folder, facts, model.state_dict())
+
+
+def save_files(
+    folder: str | Path, facts: Mapping[str, object], state: Mapping[str, Tensor]
+) -> Path:
+    """Write the two files of a model, or of a part of one, into a folder.
+
+    They are made in a temporary folder beside it and moved in place when complete.
+
+    Args:
+        folder: where to; its parent is made if need be.
+        facts: what `config.json` says: `family`, `name`, `trained`, `config`.
+        state: the weights.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: the folder is a file, or holds something that is not a saved model.
+    """
     target = Path(folder)
-    if target.exists():
-        _check_replaceable(target)
+    check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     temporary.chmod(0o755)
     try:
-        described: Any = model
-        text = {
-            "family": described.family,
-            "name": described.name,
-            "trained": described.trained,
-            "config": described.config.model_dump(mode="json"),
-        }
-        (temporary / CONFIG_NAME).write_text(json.dumps(text, indent=2) + "\n")
-        tensors: dict[str, torch.Tensor] = {
-            key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()
-        }
+        (temporary / CONFIG_NAME).write_text(json.dumps(facts, indent=2) + "\n")
+        tensors = {key: value.detach().contiguous().cpu() for key, value in state.items()}
         save_file(tensors, temporary / WEIGHTS_NAME)
+        mode = (temporary / CONFIG_NAME).stat().st_mode
+        (temporary / WEIGHTS_NAME).chmod(mode)  # safetensors lets none but the owner read it
         if target.exists():
-            previous = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            os.replace(target, previous / "model")
-            try:
-                os.replace(temporary, target)
-            except OSError:
-                os.replace(previous / "model", target)
-                previous.rmdir()
-                raise
-            shutil.rmtree(previous)
+            _swap(temporary, target)
         else:
             os.replace(temporary, target)
     finally:
@@ -66,8 +76,27 @@ def save_model(model: nn.Module, folder: str | Path) -> Path:
     return target
 
 
-def _check_replaceable(target: Path) -> None:
-    """Refuse to replace anything but a saved model, since all that is there goes."""
+def _swap(new: Path, target: Path) -> None:
+    """Put a folder in another's place, or leave the other where it was."""
+    previous = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    os.replace(target, previous / "model")
+    try:
+        os.replace(new, target)
+    except OSError:
+        os.replace(previous / "model", target)
+        previous.rmdir()
+        raise
+    shutil.rmtree(previous)
+
+
+def check_replaceable(target: Path) -> None:
+    """Refuse to replace anything but a saved model, since all that is there goes.
+
+    Raises:
+        ValueError: the folder is a file, or holds something that is not a saved model.
+    """
+    if not target.exists():
+        return
     if not target.is_dir():
         raise ValueError(f"{target} is a file; choose another folder")
     other = sorted({item.name for item in target.iterdir()} - {CONFIG_NAME, WEIGHTS_NAME})

@@ -4,6 +4,7 @@ import json
 
 import torch
 
+from skysense.models.skysense_v1 import V1_CONFIGS
 from skysense.models.skysense_v2 import V2_CONFIGS, SkySenseV2
 from skysense.sensors import SENSORS
 
@@ -14,7 +15,7 @@ def test_json(skysense):
     facts = json.loads(result.stdout)
     assert set(facts) == {"models", "sensors"}
     assert facts["sensors"] == list(SENSORS)
-    assert set(facts["models"]) == set(V2_CONFIGS)
+    assert set(facts["models"]) == {*V2_CONFIGS, *V1_CONFIGS}
     for model in facts["models"].values():
         counts = dict(model["parameters"])
         assert set(model) == {"parameters", "trained"}
@@ -37,7 +38,7 @@ def test_table(skysense, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     result = skysense("info")
     assert result.exit_code == 0
-    for name in (*V2_CONFIGS, *SENSORS):
+    for name in (*V2_CONFIGS, *V1_CONFIGS, *SENSORS):
         assert name in result.stdout
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import skysense
 from skysense.hub import describe, list_models, load
 from skysense.hub.loading import load_strictly
+from skysense.models.skysense_v1 import V1_CONFIGS, SkySenseV1
 from skysense.models.skysense_v2 import V2_CONFIGS
 
 
@@ -74,6 +75,18 @@ def test_a_default_device_changes_nothing():
     )
 
 
+def test_v1_by_name_and_from_a_folder(tmp_path):
+    first = load("v1_tiny")
+    again = load(first.save(tmp_path / "saved"))
+
+    assert isinstance(first, SkySenseV1)
+    assert isinstance(again, SkySenseV1)
+    assert (first.name, first.trained, first.training) == ("v1_tiny", False, False)
+    assert again.config == first.config == V1_CONFIGS["v1_tiny"]
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
 @pytest.mark.gpu
 def test_loading_onto_a_gpu(saved):
     for source in ("v2_tiny", saved):
@@ -82,7 +95,8 @@ def test_loading_onto_a_gpu(saved):
 
 
 def test_names():
-    assert list_models() == list(V2_CONFIGS)
+    assert list_models() == [*V2_CONFIGS, *V1_CONFIGS]
+    assert list_models()[-4:] == ["v1_tiny", "v1_small", "v1_base", "v1_huge"]
     info = describe("v2_nano")
     assert info.name == "v2_nano"
     assert info.trained is False
