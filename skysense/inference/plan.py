@@ -5,16 +5,13 @@ it is executed.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 from skysense.data.scene import Scene
 from skysense.geo import Grid, Tiling, Window
 from skysense.models.encoder import Encoder, Schedules
-
-DEFAULT_TILES: Mapping[str, int] = {"hr": 512, "s2": 128, "s1": 128}
-"""Side of a tile in reference pixels, by reference modality."""
 
 COARSE_TILE = 64
 """Least side of a tile in pixels of the coarsest layer: the paper's 64 x 64 at 10 m."""
@@ -76,8 +73,8 @@ def make_plan(
         scene: gives shape and pixel ratios.
         stage: pyramid level of the reference modality to map, 1...4; `None` for the fused map.
         schedule: merging schedules that replace the model's.
-        tile: side of a tile in reference pixels; default: 512 where the reference is `hr`, else
-            128, and at least 64 pixels of the coarsest layer.
+        tile: side of a tile in reference pixels; default: the model's own, and at least 64 pixels
+            of the coarsest layer.
         overlap: pixels that neighbouring tiles share; default: about an eighth of a tile, a
             multiple of the attention windows' period where that is not more than a quarter.
 
@@ -91,7 +88,7 @@ def make_plan(
     unit = math.lcm(unit, *cells.values())
     period = math.lcm(unit, *(r * model.period(key, schedule) for key, r in ratios.items()))
     if tile is None:
-        least = max(DEFAULT_TILES[reference], COARSE_TILE * max(ratios.values()))
+        least = max(model.default_tile(reference), COARSE_TILE * max(ratios.values()))
         tile = -(-least // unit) * unit
     if overlap is None:
         overlap = period if period <= tile // 4 else -(-tile // 8 // unit) * unit

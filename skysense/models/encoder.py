@@ -57,6 +57,10 @@ class Encoder(Protocol):
         """Pixels after which attention windows and merging repeat."""
         ...
 
+    def default_tile(self, modality: str) -> int:
+        """Side in pixels of the tiles that a scene of this modality is best cut into."""
+        ...
+
     def parameter_counts(self) -> dict[str, int]:
         """Parameters by part, and their total."""
         ...

@@ -254,6 +254,13 @@ class SkySenseV1(nn.Module):
         stride = self.stride(modality, 4, schedule)
         return stride * max(self.config.hr.windows) if modality == "hr" else stride
 
+    def default_tile(self, modality: str) -> int:
+        """Side of a tile in pixels: for `s2` and `s1` what their position table covers."""
+        if modality == "hr":
+            return 512
+        vit = self.config.s2 if modality == "s2" else self.config.s1
+        return vit.patch * vit.position_grid[0]
+
     def embed(
         self,
         images: ImageLike | Sequence[ImageLike],

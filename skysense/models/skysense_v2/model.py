@@ -200,6 +200,10 @@ class SkySenseV2(nn.Module):
         windows = self.config.window * self.stride(modality, 2, schedule)
         return int(np.lcm(windows, self.stride(modality, 4, schedule)))
 
+    def default_tile(self, modality: str) -> int:
+        """Side of a tile in pixels: enough context, and few enough tokens where none merge."""
+        return 512 if modality == "hr" else 128
+
     def embed(
         self,
         images: ImageLike | Sequence[ImageLike],
