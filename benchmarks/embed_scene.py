@@ -15,8 +15,8 @@ import warnings
 from pathlib import Path
 
 import torch
-from common import alternate, finish, paired_ratio
-from scenes import write_large_scene
+from _common import alternate, finish, paired_ratio
+from _scenes import write_large_scene
 
 import skysense
 from skysense.data.scene import SceneReader, open_scene

@@ -7,7 +7,7 @@ import argparse
 import statistics
 
 import torch
-from common import alternate, finish, paired_ratio
+from _common import alternate, finish, paired_ratio
 
 from skysense.models.skysense_v2.backbone import PlainBlock, rotary_table
 

@@ -4,7 +4,7 @@ Limits: tokenizers 0.09M; backbone within 1.1% of 661.40M dense and 1994.10M wit
 experts add 1332.70M, exact to 0.01M. Run: python benchmarks/parameters.py
 """
 
-from common import finish
+from _common import finish
 
 from skysense.hub import describe
 

@@ -7,12 +7,13 @@ Run: python benchmarks/parity.py FOLDER
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import finish
+from _common import finish
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -189,9 +190,12 @@ def replay(path: Path) -> tuple[float, float]:
 def main() -> None:
     """Replay every case of a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    default = os.environ.get("SKYSENSE_PARITY")
+    parser.add_argument("folder", type=Path, nargs="?", default=default and Path(default))
     parser.add_argument("--no-save", action="store_true", help="do not keep the result")
     options = parser.parse_args()
+    if options.folder is None or not options.folder.is_dir():
+        parser.error("give the folder of reference cases (or name it in SKYSENSE_PARITY)")
     results: dict[str, Any] = {}
     for path in sorted(options.folder.glob("*.safetensors")):
         try:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from common import finish
-from scenes import write_large_scene
+from _common import finish
+from _scenes import write_large_scene
 
 import skysense
 from skysense.data.scene import open_scene

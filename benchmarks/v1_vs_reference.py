@@ -1,6 +1,6 @@
 """Our V1 modules against the released code's cost, full size, on the same weights.
 
-Without the official modules at hand, the other side is `reference_v1.py`, a plain transcription of
+Without the official modules at hand, the other side is `_reference_v1.py`, a plain transcription of
 what they compute. With them on the Python path, name them and they are timed instead, for example
 `--official-swin skysense.models.swin_transformer_v2:SwinTransformerV2`. Limits: `hr` at 256 x 256
 and the `s2` transformer at 64 x 64 at most 0.75 of the reference's time, fusion with 31 tokens a
@@ -17,9 +17,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import reference_v1
+import _reference_v1 as reference_v1
 import torch
-from common import alternate, finish, paired_ratio
+from _common import alternate, finish, paired_ratio
 from torch import Tensor
 
 from skysense.hub.loading import load_strictly
@@ -136,19 +136,19 @@ def peak() -> dict[str, Any]:
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: what is made there cannot keep its folded weights
 def main() -> None:
     """Time each part, then measure memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--official-swin")
     parser.add_argument("--official-vit")
     options = parser.parse_args()
-    if options.official_swin is None:
-        print("the reference is our transcription of the released code, not that code itself")
+    if options.official_swin is None or options.official_vit is None:
+        print("where no official module is named, the reference is our transcription of its code")
     torch.manual_seed(0)
     parts = {"hr": hr(options.official_swin), "s2": s2(options.official_vit), "fusion": fusion()}
     memory = peak()
-    named = {"hr": options.official_swin, "s2": options.official_vit}
+    named = {"hr": options.official_swin, "s2": options.official_vit, "fusion": None}
     facts = {
         "reference": {key: value or "transcription" for key, value in named.items()},
         **parts,

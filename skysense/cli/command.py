@@ -65,7 +65,8 @@ def _explained(error: Exception) -> str | None:
     if hasattr(error, "format_message"):  # the parser's, of whichever click typer comes with
         where = getattr(getattr(error, "ctx", None), "command_path", "skysense")
         return f"{error.format_message().rstrip('.')} (see `{where} --help`)"
-    if isinstance(error, MemoryError) or kind.__name__ == "OutOfMemoryError":
+    starved = isinstance(error, MemoryError) or kind.__name__ == "OutOfMemoryError"
+    if starved or "DefaultCPUAllocator" in str(error):
         return f"out of memory ({error}); give a smaller --tile or --batch-size"
     if isinstance(error, ValueError | OSError) or kind.__module__.startswith("rasterio."):
         return str(error) or kind.__name__

@@ -98,7 +98,12 @@ def embed(
         typer.Option("--overlap", help="Pixels that tiles share.", show_default="auto"),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Tiles times dates computed at a time.")
+        int,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Images at a time: tiles times dates, at least one tile with all its dates.",
+        ),
     ] = 4,
     device: Annotated[
         str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes the best there is.")

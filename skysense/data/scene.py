@@ -172,10 +172,12 @@ class SceneReader:
         return Sample(series, place, self._scene.grid.window(window))
 
     def check_scale(self) -> None:
-        """Look at a few windows of each layer and refuse values that its card cannot mean.
+        """Look at a few windows of each acquisition and refuse values that its card cannot mean.
+
+        Windows without a valid pixel say nothing; an acquisition that has none in any passes.
 
         Raises:
-            ValueError: the median of a layer is outside its card's plausible range.
+            ValueError: the median of an acquisition is outside its card's plausible range.
         """
         for key, readers in self._series.items():
             height, width = self._scene.grid.rescaled(self._scene.ratios[key]).shape
@@ -184,10 +186,10 @@ class SceneReader:
                 Window(
                     max(0, int((height - side) * r)), max(0, int((width - side) * c)), side, side
                 )
-                for r in np.linspace(0, 1, 5)
-                for c in np.linspace(0, 1, 5)
+                for r in np.linspace(0, 1, 4)
+                for c in np.linspace(0, 1, 4)
             ]
-            for reader in (readers[0], readers[-1])[: len(readers)]:
+            for reader in readers:
                 reader.check_scale(places)
 
 

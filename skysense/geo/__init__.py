@@ -1,7 +1,7 @@
 """Grids, tiling and blending: numpy arithmetic on small immutable values, without torch."""
 
 from skysense.geo.blending import RowBlender, ramp
-from skysense.geo.grid import Bounds, Grid, Transform, Window, intersect, unite
+from skysense.geo.grid import Bounds, Grid, Transform, Window, intersect
 from skysense.geo.tiling import Tiling
 
 __all__ = [
@@ -13,5 +13,4 @@ __all__ = [
     "Window",
     "intersect",
     "ramp",
-    "unite",
 ]

@@ -111,13 +111,3 @@ def intersect(first: Bounds, second: Bounds) -> Bounds | None:
     left, bottom = max(first[0], second[0]), max(first[1], second[1])
     right, top = min(first[2], second[2]), min(first[3], second[3])
     return (left, bottom, right, top) if left < right and bottom < top else None
-
-
-def unite(first: Bounds, second: Bounds) -> Bounds:
-    """The bounding box of two bounding boxes."""
-    return (
-        min(first[0], second[0]),
-        min(first[1], second[1]),
-        max(first[2], second[2]),
-        max(first[3], second[3]),
-    )

@@ -4,6 +4,7 @@ The unit is the number of pixels after which window attention and patch merging 
 place falls into the same attention window in whichever tile it is seen.
 """
 
+import math
 from dataclasses import dataclass
 
 from skysense.geo.grid import Window
@@ -59,12 +60,16 @@ class Tiling:
         """Number of tiles."""
         return len(self.starts(0)) * len(self.starts(1))
 
-    def rows(self) -> list[list[Window]]:
-        """All tiles, a list a row of tiles, cut to the scene: the last may be smaller."""
-        height, width = self.shape
+    def rows(self, whole: bool = False) -> list[list[Window]]:
+        """All tiles, a list a row of tiles.
+
+        Args:
+            whole: the last tiles stick out of the scene; else they are cut to it.
+        """
+        height, width = (math.inf, math.inf) if whole else self.shape
         return [
             [
-                Window(r, c, min(self.tile, height - r), min(self.tile, width - c))
+                Window(r, c, int(min(self.tile, height - r)), int(min(self.tile, width - c)))
                 for c in self.starts(1)
             ]
             for r in self.starts(0)

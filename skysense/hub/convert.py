@@ -1,7 +1,7 @@
 """Released SkySense checkpoints to folders that `skysense.load` and `load_part` take.
 
 Everything is told from names and shapes, and nothing goes missing in silence: what has no place is
-reported, and any other difference is an error that names every key. Source: SPEC-V1 section 6.
+reported, and any other difference is an error that names every key. Source: docs/sources.md 6.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from skysense.models.saving import check_replaceable, save_files
 from skysense.models.skysense_v1 import SkySenseV1, SkySenseV1Config, SwinConfig, VitConfig
 
 EPS = 1e-5
-"""Of the norms of the `s2` and `s1` backbones. Source: SPEC-V1 section 3 [code]."""
+"""Of the norms of the `s2` and `s1` backbones. Source: docs/sources.md 3 [code]."""
 
 
 @dataclass(frozen=True)

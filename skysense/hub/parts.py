@@ -23,7 +23,7 @@ Part = SwinBackbone | VisionTransformer | FusionTransformer | UpHead
 
 
 class FusionConfig(Config):
-    """The fusion transformer. Source: SPEC-V1 section 4 [code]; defaults are the released sizes."""
+    """The fusion transformer. Source: docs/sources.md 4 [code]; defaults are the released sizes."""
 
     in_width: int = 2816
     """Width of what is fused."""
@@ -38,7 +38,7 @@ class FusionConfig(Config):
 
 
 class UpHeadConfig(Config):
-    """An up-sampling head. Source: SPEC-V1 section 5 [code]; defaults are the released sizes."""
+    """An up-sampling head. Source: docs/sources.md 5 [code]; defaults are the released sizes."""
 
     in_width: int = 1024
     """Width of the map that comes in."""

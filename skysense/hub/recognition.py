@@ -1,6 +1,6 @@
 """Which parts of SkySense V1 a checkpoint holds, told by names and shapes alone.
 
-Source: the files and prefixes of SPEC-V1 section 6 [code].
+Source: the files and prefixes of docs/sources.md 6 [code].
 """
 
 import re

@@ -1,6 +1,6 @@
 """Keys of the released SkySense code to ours and back: pure functions on names.
 
-Nothing but names changes here, and derived buffers go. Source: SPEC-V1 section 6 [code].
+Nothing but names changes here, and derived buffers go. Source: docs/sources.md 6 [code].
 """
 
 import re

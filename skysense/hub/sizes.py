@@ -21,9 +21,9 @@ from skysense.models.skysense_v1 import SwinConfig, VitConfig
 State = Mapping[str, Tensor]
 
 HEAD_WIDTH = 64
-"""Channels of an attention head of the `s2`, `s1` and fusion layers. Source: SPEC-V1 section 3."""
+"""Channels of an attention head of the `s2`, `s1` and fusion layers. Source: docs/sources.md 3."""
 EXTRA_NORM_EVERY = 6
-"""Where no block shows it. Source: SPEC-V1 section 2 [code]."""
+"""Where no block shows it. Source: docs/sources.md 2 [code]."""
 MOST_BLOCKS = 256
 """A higher number in a key is no block's."""
 

@@ -38,7 +38,7 @@ class EmbedOptions:
     """How to run."""
 
     batch_size: int = 4
-    """Images (tiles times dates) computed at a time."""
+    """Images (tiles times dates) computed at a time; at least one tile with all its dates."""
     dtype: MapType = "float16"
     """Type of the map's numbers."""
     schedule: Schedules = None
@@ -249,7 +249,9 @@ class _Run:
                 values, valid = self._features(work.batch)
                 kept = [tile for tile, ok in zip(work.tiles, work.valid, strict=True) if ok]
                 for tile, value, mask in zip(kept, values, valid, strict=True):
-                    blender.add(plan.place(tile), value, mask)
+                    place = plan.place(tile)
+                    inside = (slice(0, place.height), slice(0, place.width))
+                    blender.add(place, value[:, *inside], mask[inside])
             if work.next_row is not None:
                 _, finished = blender.finish(work.next_row)
                 rows.put(finished)

@@ -31,6 +31,8 @@ class Plan:
     """Bands of the map."""
     stage: int | None
     """Pyramid level that is mapped; `None` for the fused features."""
+    whole_tiles: bool = False
+    """Edge tiles stick out of the scene, masked there, and are not cut to it."""
 
     def batches(self, size: int) -> Iterator[tuple[int, list[list[Window]]]]:
         """Rows of tiles as batches of equal shape.
@@ -41,7 +43,7 @@ class Plan:
         Yields:
             `(first map row of the next row of tiles, batches)`.
         """
-        rows = self.tiling.rows()
+        rows = self.tiling.rows(self.whole_tiles)
         starts = [row[0].row // self.cell for row in rows] + [self.grid.shape[0]]
         for i, row in enumerate(rows):
             batches = []
@@ -51,10 +53,10 @@ class Plan:
             yield starts[i + 1], batches
 
     def place(self, tile: Window) -> Window:
-        """A tile's window in cells of the map."""
+        """A tile's window in cells of the map, as far as it lies on it."""
         row, col = tile.row // self.cell, tile.col // self.cell
-        height = math.ceil(tile.height / self.cell)
-        width = math.ceil(tile.width / self.cell)
+        height = min(math.ceil(tile.height / self.cell), self.grid.shape[0] - row)
+        width = min(math.ceil(tile.width / self.cell), self.grid.shape[1] - col)
         return Window(row, col, height, width)
 
 
@@ -111,4 +113,5 @@ def make_plan(
         scene.grid.rescaled(cell),
         channels,
         stage,
+        model.whole_tiles,
     )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class DropPath(nn.Module):
     """In training, drops a whole branch for a sample with probability `rate`; else the identity.
 
-    Source: SPEC-V1 section 2.6 [code]; what is kept is scaled by `1 / (1 - rate)`.
+    Source: docs/sources.md 2.6 [code]; what is kept is scaled by `1 / (1 - rate)`.
     """
 
     def __init__(self, rate: float = 0.0) -> None:

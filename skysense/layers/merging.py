@@ -32,7 +32,7 @@ class AdaptivePatchMerging(nn.Module):
     """Doubles the width between stages; the resolution is halved or kept at run time.
 
     `merge`: the 2 x 2 neighbours, concatenated (channel-major: channel, row, column), go through
-    one linear map 4C -> 2C [paper], then a norm [code, SPEC-V1 section 2.2]. `keep`: each token
+    one linear map 4C -> 2C [paper], then a norm [code, docs/sources.md 2.2]. `keep`: each token
     stands for its four neighbours, which is the same weight with its four blocks added up into one
     C -> 2C map; so keeping a grid of equal neighbours equals merging it [paper, sum]. (The paper's
     readers say "averaged"; the norm that follows takes the factor 4 out.)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class Mlp(nn.Module):
-    """Linear, GELU (the erf form), linear. Source: SPEC-V1 section 2 [code]."""
+    """Linear, GELU (the erf form), linear. Source: docs/sources.md 2 [code]."""
 
     def __init__(self, dim: int, ratio: float = 4.0) -> None:
         """Build for width `dim` with a hidden width of `dim * ratio`."""

@@ -58,7 +58,7 @@ def window_offsets(window: int, pretrained: int = 0) -> Tensor:
     Returns:
         `((2 window - 1)^2, 2)` float32, `(row, col)` offsets from `-(window - 1)`, scaled to 8 at
         the longest, then `sign log2(1 + |offset|) / log2 8`. Source: Swin V2, equation 4;
-        SPEC-V1 section 2.4 [code].
+        docs/sources.md 2.4 [code].
     """
     steps = torch.arange(1 - window, window, dtype=torch.float32, device="cpu")
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1).flatten(0, 1)

@@ -12,7 +12,7 @@ from skysense.layers.merging import fill_invalid
 class PatchTokenizer(nn.Module):
     """Patches of 4 x 4 pixels through one linear map and a norm.
 
-    Source: SPEC section 1 [paper]; convolution with bias, then layer norm, SPEC-V1 section 2.1
+    Source: docs/sources.md 12 [paper]; convolution with bias, then layer norm, docs/sources.md 2.1
     [code]. Invalid pixels of a patch count as the mean of its valid ones [ours].
     """
 

@@ -13,7 +13,7 @@ from skysense.layers.mlp import Mlp
 class TransformerLayer(nn.Module):
     """`x + attention(norm(x))`, `x + mlp(norm(x))`.
 
-    Source: SPEC-V1 sections 3 and 4 [code]; drop path is on the MLP branch alone, as there.
+    Source: docs/sources.md 3 and 4 [code]; drop path is on the MLP branch alone, as there.
     """
 
     def __init__(

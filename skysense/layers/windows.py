@@ -52,7 +52,7 @@ class WindowAttention(nn.Module):
     """Cosine attention in a window with a continuous position bias.
 
     Learned temperature clamped at 100, keys without bias, position bias `16 sigmoid(mlp(offset))`
-    over log-spaced offsets. Source: Swin V2, section 3; details SPEC-V1 section 2.4 [code].
+    over log-spaced offsets. Source: Swin V2, section 3; details docs/sources.md 2.4 [code].
     """
 
     def __init__(self, dim: int, heads: int, window: int = 8, pretrained: int = 0) -> None:
@@ -125,7 +125,7 @@ class WindowAttention(nn.Module):
 class SwinBlock(nn.Module):
     """Swin Transformer V2 block, residual post-norm: `x + norm(attention(x))`, `x + norm(mlp(x))`.
 
-    Source: Swin V2, section 3.2; SPEC-V1 section 2.3 [code]. Padding and invalid tokens are masked
+    Source: Swin V2, section 3.2; docs/sources.md 2.3 [code]. Padding and invalid tokens are masked
     keys here, where the released V1 code lets padding be attended to [ours].
     """
 

@@ -47,11 +47,10 @@ def to_series(image: ImageLike, card: SensorCard, bands: Sequence[str] | None = 
         raise ValueError(f"sensor `{card.name}` expects real numbers, got {array.dtype}")
     with np.errstate(over="ignore"):  # too large becomes infinite, and so missing
         stored = array[[found[band.name] for band in card.bands]].astype(np.float32)
-    valid = np.isfinite(stored)
-    if card.nodata is not None:
-        valid &= stored != card.nodata
     physical = card.to_physical(stored)
-    mask = (valid & np.isfinite(physical)).all(0)  # (H, W)
+    mask = (np.isfinite(stored) & np.isfinite(physical)).all(0)  # (H, W)
+    if card.nodata is not None:  # as in a file: missing where all bands are
+        mask &= (stored != card.nodata).any(0)
     card.check_scale(physical[:, mask], "an image")
     pixels = np.zeros((len(TOKENIZER_BANDS[card.modality]), *mask.shape), np.float32)
     pixels[list(card.channels)] = np.where(mask, physical, 0)

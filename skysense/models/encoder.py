@@ -25,6 +25,8 @@ class Encoder(Protocol):
     name: str
     trained: bool
     training: bool
+    whole_tiles: bool
+    """Edge tiles are padded to a whole tile, with masks, and not cut to the scene."""
 
     def __call__(
         self, batch: Batch, schedule: Schedules = None, last_stage: int | None = None

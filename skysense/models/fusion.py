@@ -18,8 +18,8 @@ class FusionTransformer(nn.Module):
 
     Each token gets the embedding of its day of the year, is projected, and an extra learned token
     in front gathers them; its output is the fused feature. Absent modalities, padded dates and
-    masked places are masked keys. Source: SkySense section 3, SPEC section 2 [paper]; layer and
-    order of operations SPEC-V1 section 4 [code]. The day of year is added for all modalities, as
+    masked places are masked keys. Source: SkySense section 3, docs/sources.md 13 [paper]; layer and
+    order of operations docs/sources.md 4 [code]. The day of year is added for all modalities, as
     the paper's figure shows, where the released code has it for `s2` alone.
     """
 

@@ -54,7 +54,7 @@ class GeoContext(nn.Module):
     """A bank of K prototypes for each of R regions, attended to and learned without gradients.
 
     `softmax(Q K' / sqrt d) V` with the fused feature as query and the region's prototypes as keys
-    and values, concatenated to the fused feature. Source: SkySense section 3.3, SPEC section 2
+    and values, concatenated to the fused feature. Source: SkySense section 3.3, docs/sources.md 13
     [paper]. Where the location is unknown the context is zero [ours].
     """
 
@@ -94,7 +94,7 @@ class GeoContext(nn.Module):
 
         `P <- m P + (1 - m) S' F` with the Sinkhorn-Knopp assignment S of the features to the
         prototypes by cosine similarity; the columns of S are normalized to sum to 1, so that each
-        prototype moves to the mean of what it was given. Source: SPEC section 2 [paper].
+        prototype moves to the mean of what it was given. Source: docs/sources.md 13 [paper].
 
         Args:
             features: `(N, D)` fused features of one region.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -54,7 +55,8 @@ def save_files(
         The folder.
 
     Raises:
-        ValueError: the folder is a file, or holds something that is not a saved model.
+        ValueError: the folder is a file, holds something that is not a saved model, or cannot
+            be written.
     """
     target = Path(folder)
     check_replaceable(target)
@@ -64,7 +66,10 @@ def save_files(
     try:
         (temporary / CONFIG_NAME).write_text(json.dumps(facts, indent=2) + "\n")
         tensors = {key: value.detach().contiguous().cpu() for key, value in state.items()}
-        save_file(tensors, temporary / WEIGHTS_NAME)
+        try:
+            save_file(tensors, temporary / WEIGHTS_NAME)
+        except SafetensorError as error:
+            raise ValueError(f"{target} could not be written ({error})") from None
         mode = (temporary / CONFIG_NAME).stat().st_mode
         (temporary / WEIGHTS_NAME).chmod(mode)  # safetensors lets none but the owner read it
         if target.exists():
@@ -79,14 +84,15 @@ def save_files(
 def _swap(new: Path, target: Path) -> None:
     """Put a folder in another's place, or leave the other where it was."""
     previous = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    os.replace(target, previous / "model")
     try:
+        os.replace(target, previous / "model")
         os.replace(new, target)
-    except OSError:
-        os.replace(previous / "model", target)
-        previous.rmdir()
+    except BaseException:
+        if (previous / "model").exists() and not target.exists():
+            os.replace(previous / "model", target)
         raise
-    shutil.rmtree(previous)
+    finally:
+        shutil.rmtree(previous, ignore_errors=True)
 
 
 def check_replaceable(target: Path) -> None:

@@ -22,7 +22,7 @@ TOKENIZER_BANDS: Mapping[Modality, tuple[str, ...]] = {
     "s2": ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12"),
     "s1": ("VV", "VH"),
 }
-"""Band order of each tokenizer's input. Source: SPEC section 1 [code]."""
+"""Band order of each tokenizer's input. Source: docs/sources.md 12 [code]."""
 
 
 @dataclass(frozen=True)

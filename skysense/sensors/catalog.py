@@ -1,6 +1,6 @@
 """The table of sensors: every number with its source, nowhere else in the package.
 
-Statistics of `hr`, `s2` and `s1` are those of the released SkySense code (SPEC-V1 section 7), in
+Statistics of `hr`, `s2` and `s1` are those of the released SkySense code (docs/sources.md 7), in
 physical units: the weights of that family were made with them. Wavelengths: ESA's Sentinel-2
 spectral response (S2A centres), USGS for Landsat 8/9, Planet's SuperDove product page.
 """
@@ -34,7 +34,7 @@ _HR = SensorCard(
     bands=_rgb(gsd=0.3),
     unit="8-bit brightness",
     plausible=(0.0, 255.0),
-    source="SPEC-V1 section 7 [code]: ImageNet statistics x 255",
+    source="docs/sources.md 7 [code]: ImageNet statistics x 255",
 )
 
 _REFLECTANCE = (-0.02, 1.5)
@@ -66,7 +66,7 @@ _S2 = SensorCard(
     ),
     unit="reflectance",
     plausible=_REFLECTANCE,
-    source="SPEC-V1 section 7 [code], divided by 10,000",
+    source="docs/sources.md 7 [code], divided by 10,000",
 )
 
 _S2_L1C_FACTS: Mapping[str, tuple[float, float]] = {  # mean x 1e4, std x 1e4
@@ -115,7 +115,7 @@ _S1 = SensorCard(
     ),
     unit="dB",
     plausible=(-45.0, 0.0),  # linear power is above 0
-    source="SPEC-V1 section 7 [code]",
+    source="docs/sources.md 7 [code]",
 )
 
 
@@ -172,7 +172,7 @@ _CARDS: tuple[SensorCard, ...] = (
         scale=1e-4,
         nodata=0.0,
         plausible=_NUMBERS,
-        source="Planet: reflectance x 10,000; statistics: DynamicEarthNet, SPEC-V1 7 [code]",
+        source="Planet: reflectance x 10,000; DynamicEarthNet statistics, docs/sources.md 7",
     ),
     _S2_L2A,
     replace(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skysense.geo import Grid, Window, intersect, unite
+from skysense.geo import Grid, Window, intersect
 
 UTM = Grid("EPSG:32631", (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0), (100, 80))
 
@@ -144,14 +144,13 @@ boxes = st.tuples(*[st.floats(-10, 10)] * 2, *[st.floats(0.1, 10)] * 2).map(
 
 @settings(max_examples=50, deadline=None)
 @given(boxes, boxes, st.floats(-12, 22), st.floats(-12, 22))
-def test_intersect_and_unite_hold_points(first, second, x, y):
+def test_intersect_holds_points(first, second, x, y):
     def holds(box):
         return box is not None and box[0] < x < box[2] and box[1] < y < box[3]
 
     assert holds(intersect(first, second)) == (holds(first) and holds(second))
-    assert holds(unite(first, second)) >= (holds(first) or holds(second))
     assert intersect(first, second) == intersect(second, first)
-    assert unite(first, first) == first == intersect(first, first)
+    assert intersect(first, first) == first
 
 
 def test_touching_boxes_share_nothing():

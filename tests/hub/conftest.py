@@ -1,6 +1,6 @@
 """Tiny SkySense V1 models, and checkpoints as the released code would write them.
 
-The names here are written down anew from SPEC-V1 sections 2 to 6, and not taken from the package.
+The names here are written down anew from docs/sources.md 2 to 6, and not taken from the package.
 """
 
 import re

@@ -125,7 +125,7 @@ def test_missing_pixels_are_masked(model, images):
 
 def test_nodata_of_the_card_is_masked():
     image = np.full((10, 4, 4), 1500, np.uint16)
-    image[3, 1, 2] = 0
+    image[:, 1, 2] = 0
 
     series = to_series(image, SENSORS["s2_l2a"])
 
@@ -240,3 +240,14 @@ def test_to_series_is_undated_and_complete():
     assert dataclasses.asdict(series)["sensor"] == "s1_vv"
     assert np.isnat(series.dates).tolist() == [True]
     assert series.pixels.shape == (1, 2, 4, 4)
+
+
+def test_a_pixel_is_missing_where_all_bands_are_nodata():
+    """The same rule as for files: a zero in one band of Sentinel-2 is a dark pixel."""
+    image = np.full((10, 6, 6), 1500, np.uint16)
+    image[0, :3] = 0
+    image[:, 4:] = 0
+    series = to_series(image, SENSORS["s2_l2a"])
+
+    assert series.mask[0, :4].all()
+    assert not series.mask[0, 4:].any()

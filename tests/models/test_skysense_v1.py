@@ -198,7 +198,7 @@ def test_geo_context_widens():
 
 
 def test_the_released_size_has_the_released_parameters():
-    """Source: SPEC-V1 section 1, measured; ours has one calendar row more (day 366)."""
+    """Source: docs/sources.md 1, measured; ours has one calendar row more (day 366)."""
     with torch.device("meta"):
         model = SkySenseV1(V1_CONFIGS["v1_huge"])
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in
@@ -212,3 +212,36 @@ def test_the_released_size_has_the_released_parameters():
     assert count["fusion"] + 2 * 46_182_400 - 2816 == 398_587_648
     counts = model.parameter_counts()
     assert counts["total"] == sum(p.numel() for p in model.parameters())
+
+
+@torch.no_grad()
+def test_a_cell_of_the_fused_map_is_valid_where_its_pixel_is(model):
+    given = series("s2", 1, 10, 7)
+    mask = torch.zeros_like(given.mask)
+    mask[0, 3, 5] = mask[0, 9, 0] = True
+    sparse = Series(given.pixels, mask, given.dates, "s2")
+
+    assert torch.equal(model(collate([Sample({"s2": sparse})])).fused_valid[0], mask[0])
+
+
+def test_a_backbone_of_four_bands_is_used_alone():
+    config = V1_CONFIGS["v1_tiny"]
+    four = config.model_copy(update={"hr": config.hr.model_copy(update={"bands": 4})})
+    model = SkySenseV1(four).eval()
+
+    with pytest.raises(ValueError, match="takes 4 bands, sensor cards give 3"):
+        model(collate([Sample({"hr": series("hr", 1, 32, 32)})]))
+    assert len(model.backbone("hr")(torch.randn(1, 4, 32, 32))) == 4
+
+
+@torch.no_grad()
+def test_earlier_levels_are_those_of_the_whole(model):
+    batch = collate([Sample({"hr": series("hr", 1, 70, 64), "s2": series("s2", 2, 9, 9)})])
+    whole = model(batch)
+
+    for stage in (1, 3):
+        part = model(batch, last_stage=stage)
+        for key, levels in part.pyramid.items():
+            assert len(levels) == stage
+            for first, second in zip(levels, whole.pyramid[key], strict=False):
+                close(first.values, second.values)

@@ -9,7 +9,7 @@ from skysense.config import Config
 
 
 class SwinConfig(Config):
-    """The `hr` backbone. Source: SPEC-V1 section 2 [code]; defaults are Swin V2 Huge."""
+    """The `hr` backbone. Source: docs/sources.md 2 [code]; defaults are Swin V2 Huge."""
 
     bands: int = 3
     """Input bands; 4 with near infrared."""
@@ -40,7 +40,7 @@ class SwinConfig(Config):
 
 
 class VitConfig(Config):
-    """The `s2` and `s1` backbones. Source: SPEC-V1 section 3 [code]; defaults are ViT-L."""
+    """The `s2` and `s1` backbones. Source: docs/sources.md 3 [code]; defaults are ViT-L."""
 
     bands: int = 10
     """Input bands."""
@@ -73,7 +73,7 @@ class VitConfig(Config):
 
 
 class SkySenseV1Config(Config):
-    """The whole model. Source: SPEC-V1 sections 1 to 5 [code]; defaults are the released sizes."""
+    """The whole model. Source: docs/sources.md 1 to 5 [code]; defaults are the released sizes."""
 
     hr: SwinConfig = Field(default_factory=SwinConfig)
     """Backbone of `hr`."""

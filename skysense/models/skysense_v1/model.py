@@ -38,7 +38,7 @@ def _joined(first: Level, second: Level) -> Level:
 
 
 class SkySenseV1(nn.Module):
-    """A backbone a modality, fused place by place. Source: SPEC-V1 sections 1 to 5 [code].
+    """A backbone a modality, fused place by place. Source: docs/sources.md 1 to 5 [code].
 
     Where the released code fails or guesses, this does what was meant: any input size, 31 December
     of leap years, position tables resized by shape, missing modalities and dates masked instead of
@@ -111,9 +111,11 @@ class SkySenseV1(nn.Module):
         if last_stage is not None and not 1 <= last_stage <= 4:
             raise ValueError(f"stage must be 1, 2, 3 or 4, got {last_stage}")
         check_valid(batch)
-        pyramid = {key: self._encode(key, part) for key, part in batch.modalities.items()}
+        pyramid = {
+            key: self._encode(key, part, last_stage or 4) for key, part in batch.modalities.items()
+        }
         if last_stage is not None:
-            return Features({key: levels[:last_stage] for key, levels in pyramid.items()})
+            return Features(pyramid)
         fused, valid = self._fuse(batch, pyramid)
         return Features(pyramid, fused.permute(0, 3, 1, 2), valid, pool(fused, valid))
 
@@ -127,12 +129,12 @@ class SkySenseV1(nn.Module):
         if schedule:
             raise ValueError("SkySense V1 has no adaptive patch merging: leave `schedule` out")
 
-    def backbone(self, modality: str) -> nn.Module:
+    def backbone(self, modality: str) -> SwinBackbone | VisionTransformer:
         """The backbone of a modality: `hr`, `s2` or `s1`; usable alone."""
-        module: nn.Module = getattr(self, modality)
+        module: SwinBackbone | VisionTransformer = getattr(self, modality)
         return module
 
-    def _encode(self, key: str, part: ModalityBatch) -> tuple[Level, ...]:
+    def _encode(self, key: str, part: ModalityBatch, count: int) -> tuple[Level, ...]:
         """The backbone's outputs; samples of other sizes are computed at their own.
 
         Positions are absolute and padding is attended to, so that padding would matter here.
@@ -140,14 +142,14 @@ class SkySenseV1(nn.Module):
         whole = (part.pixels.shape[3], part.pixels.shape[4])
         sizes = {(h, w) for h, w in part.sizes.tolist() if h and w} or {whole}
         if sizes == {whole}:
-            return self._encode_whole(key, part)
+            return self._encode_whole(key, part, count)
         levels: list[Level] = []
         for h, w in sorted(sizes, reverse=True):
             chosen = (part.sizes == part.sizes.new_tensor([h, w])).all(1)  # (B,)
             mask = (part.mask & chosen[:, None, None, None])[..., :h, :w]
             own = replace(part, pixels=part.pixels[..., :h, :w], mask=mask)
-            found = self._encode_whole(key, own)
-            grids = [tuple(-(-n // self.stride(key, i + 1)) for n in whole) for i in range(4)]
+            found = self._encode_whole(key, own, count)
+            grids = [tuple(-(-n // self.stride(key, i + 1)) for n in whole) for i in range(count)]
             padded = [
                 Level(_padded(x.values, grid), _padded(x.valid, grid))
                 for x, grid in zip(found, grids, strict=True)
@@ -159,11 +161,21 @@ class SkySenseV1(nn.Module):
             )
         return tuple(levels)
 
-    def _encode_whole(self, key: str, part: ModalityBatch) -> tuple[Level, ...]:
-        """The backbone's outputs over all acquisitions that hold anything at all."""
+    def _encode_whole(self, key: str, part: ModalityBatch, count: int) -> tuple[Level, ...]:
+        """The backbone's first `count` outputs over all acquisitions that hold anything at all.
+
+        Raises:
+            ValueError: the backbone has another number of bands than the batch.
+        """
+        bands = self.backbone(key).config.bands
+        if bands != part.pixels.shape[2]:
+            raise ValueError(
+                f"the `{key}` backbone of `{self.name}` takes {bands} bands, sensor cards give "
+                f"{part.pixels.shape[2]}: use the backbone alone, `model.backbone('{key}')`"
+            )
         pixels, valid, seen = select_seen(part)
         shape = (part.pixels.shape[0], part.pixels.shape[1])
-        outputs = self.backbone(key)(pixels, valid)
+        outputs = self.backbone(key)(pixels, valid, count)
         return tuple(spread(output[0], output[-1], seen, shape) for output in outputs)
 
     def _fuse(
@@ -173,7 +185,7 @@ class SkySenseV1(nn.Module):
         maps, cells = {}, {}
         for key, part in batch.modalities.items():
             level = pyramid[key][-1]
-            tokens, valid = self._tokens(key, level)  # (B, T, h, w, D), (B, T, h, w)
+            tokens, valid = self._tokens(key, level, part.mask)  # (B, T, h, w, D), (B, T, h, w)
             if key in self.config.calendar:
                 tokens = tokens + self.fusion.dated(part.days)[:, :, None, None]
             maps[key] = (tokens, valid)
@@ -184,8 +196,11 @@ class SkySenseV1(nn.Module):
             fused = self.geo_context(fused, batch.location)
         return fused, valid.any(1)
 
-    def _tokens(self, key: str, level: Level) -> tuple[Tensor, Tensor]:
-        """The last level as projected fusion tokens; `s2` and `s1` go through their heads."""
+    def _tokens(self, key: str, level: Level, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The last level as projected fusion tokens; `s2` and `s1` go through their heads.
+
+        Those give a cell a pixel, so that a cell is valid where its own pixels `mask` are.
+        """
         if key == "hr":
             return self.fusion.proj(level.values.permute(0, 1, 3, 4, 2)), level.valid
         x = level.values.flatten(0, 1)  # (B T, D, h, w)
@@ -196,14 +211,17 @@ class SkySenseV1(nn.Module):
             weight, bias = self._fold(key, head)
             up = F.pixel_shuffle(F.conv2d(x, weight, bias), head.scale)
             tokens = up.permute(0, 2, 3, 1)  # (B T, 4h, 4w, D)
-        valid = level.valid.repeat_interleave(head.scale, -1).repeat_interleave(head.scale, -2)
-        return tokens.unflatten(0, level.valid.shape[:2]), valid
+        tokens = tokens.unflatten(0, level.valid.shape[:2])
+        stride = self.fused_stride(key)
+        sides = [tokens.shape[2 + i] * stride - mask.shape[2 + i] for i in (0, 1)]
+        measured = F.pad(mask, (0, sides[1], 0, sides[0])).to(tokens.dtype)
+        return tokens, F.max_pool2d(measured, stride) > 0
 
     def _fold(self, key: str, head: UpHead) -> tuple[Tensor, Tensor]:
         """Up-sampling head and fusion projection as one convolution: both are linear.
 
-        Kept until a weight is replaced or changed by an optimizer. Source: [ours], SPEC-V1
-        section 11, speed 4.
+        Kept until a weight is replaced or changed by an optimizer. Source: [ours], after
+        docs/sources.md 11.
         """
         parts = [*head.parameters(), *self.fusion.proj.parameters()]
         if any(part.is_inference() for part in parts):  # these do not count their changes
@@ -253,6 +271,9 @@ class SkySenseV1(nn.Module):
         """Pixels after which attention windows and merging repeat."""
         stride = self.stride(modality, 4, schedule)
         return stride * max(self.config.hr.windows) if modality == "hr" else stride
+
+    whole_tiles = True
+    """Positions are absolute: a smaller tile would get other ones."""
 
     def default_tile(self, modality: str) -> int:
         """Side of a tile in pixels: for `s2` and `s1` what their position table covers."""

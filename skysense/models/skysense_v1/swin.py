@@ -19,11 +19,11 @@ from skysense.layers.windows import WindowAttention, partition, region_mask, unp
 from skysense.models.skysense_v1.config import SwinConfig
 
 REGION_PENALTY = -100.0
-"""Added to logits between regions of a shifted window. Source: SPEC-V1 section 2.4 [code]."""
+"""Added to logits between regions of a shifted window. Source: docs/sources.md 2.4 [code]."""
 
 
 class ReleasedBlock(nn.Module):
-    """Swin V2 block with the released code's arithmetic. Source: SPEC-V1 sections 2.3-2.6."""
+    """Swin V2 block with the released code's arithmetic. Source: docs/sources.md 2.3-2.6."""
 
     def __init__(self, config: SwinConfig, stage: int, index: int, drop_path: float) -> None:
         """Build block `index` of a stage."""
@@ -99,7 +99,7 @@ class NormedMerging(nn.Module):
 
 
 class SwinBackbone(nn.Module):
-    """Swin Transformer V2, `hr` of SkySense. Source: SPEC-V1 section 2 [code]."""
+    """Swin Transformer V2, `hr` of SkySense. Source: docs/sources.md 2 [code]."""
 
     def __init__(self, config: SwinConfig) -> None:
         """Build from a configuration."""
@@ -122,7 +122,7 @@ class SwinBackbone(nn.Module):
         self.norms = nn.ModuleDict({str(i): nn.LayerNorm(widths[i]) for i in config.outputs})
 
     def forward(
-        self, pixels: Tensor, valid: Tensor | None = None
+        self, pixels: Tensor, valid: Tensor | None = None, count: int | None = None
     ) -> list[tuple[Tensor, Tensor | None]]:
         """Run.
 
@@ -130,6 +130,7 @@ class SwinBackbone(nn.Module):
             pixels: `(B, C, H, W)`, normalized; any H and W.
             valid: `(B, H, W)` bool or `None` for all; other pixels count as the mean of their
                 patch, and patches without a valid pixel are not attended to.
+            count: stop after so many outputs; `None` for all.
 
         Returns:
             A map `(B, h, w, D)` and its mask for each stage in `outputs`.
@@ -149,6 +150,8 @@ class SwinBackbone(nn.Module):
                 x = block(x, valid)
             if i in self.config.outputs:
                 outputs.append((self.norms[str(i)](x), valid))
+                if len(outputs) == count:
+                    break
         return outputs
 
     def _merge(self, stage: int, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:

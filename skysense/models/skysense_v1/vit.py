@@ -13,7 +13,7 @@ from skysense.models.skysense_v1.config import VitConfig
 
 
 class VisionTransformer(nn.Module):
-    """ViT with a class token and a learned position table. Source: SPEC-V1 section 3 [code]."""
+    """ViT with a class token and a learned position table. Source: docs/sources.md 3 [code]."""
 
     def __init__(self, config: VitConfig, resize_by_count: bool = False) -> None:
         """Build from a configuration.
@@ -39,13 +39,14 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(config.width, config.eps) if config.final_norm else nn.Identity()
 
     def forward(
-        self, pixels: Tensor, valid: Tensor | None = None
+        self, pixels: Tensor, valid: Tensor | None = None, count: int | None = None
     ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
         """Run.
 
         Args:
             pixels: `(B, C, H, W)`, normalized; any H and W (padded with zeros to whole patches).
             valid: `(B, H, W)` bool or `None` for all.
+            count: stop after so many outputs; `None` for all.
 
         Returns:
             For each layer in `outputs`: the map `(B, h, w, D)`, the class vector `(B, D)`, and
@@ -68,6 +69,8 @@ class VisionTransformer(nn.Module):
                 x = self.norm(x)
             if i in self.config.outputs:
                 outputs.append((x[:, front:].unflatten(1, shape), x[:, 0], valid))
+                if len(outputs) == count:
+                    break
         return outputs
 
     def _positions(self, shape: tuple[int, int]) -> Tensor:
@@ -87,7 +90,7 @@ class VisionTransformer(nn.Module):
 class UpHead(nn.Module):
     """1 x 1 convolution and pixel shuffle: a `s2` or `s1` map to the grid and width of `hr`.
 
-    Source: SPEC-V1 section 5 [code].
+    Source: docs/sources.md 5 [code].
     """
 
     def __init__(self, in_dim: int, out_dim: int, scale: int = 4) -> None:

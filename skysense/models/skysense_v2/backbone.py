@@ -29,7 +29,7 @@ def rotary_table(shape: tuple[int, int], dim: int, device: torch.device) -> tupl
 class PlainBlock(nn.Module):
     """Pre-norm Transformer block with global attention; its MLP may be a mixture of experts.
 
-    Source: SPEC section 1, stages 3-4 [paper].
+    Source: docs/sources.md 12, stages 3-4 [paper].
     """
 
     def __init__(self, dim: int, heads: int, experts: int) -> None:

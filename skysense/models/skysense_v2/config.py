@@ -12,7 +12,7 @@ KEEP: Schedule = ("keep", "keep", "keep")
 
 
 class SkySenseV2Config(Config):
-    """Sizes of a SkySense V2. Source: SPEC section 1; defaults are `v2_nano` [ours]."""
+    """Sizes of a SkySense V2. Source: docs/sources.md 12; defaults are `v2_nano` [ours]."""
 
     width: int = Field(default=32, ge=4)
     """C: width of the first stage; the others have 2C, 4C, 8C. 352 in the paper."""

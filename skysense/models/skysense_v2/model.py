@@ -28,7 +28,7 @@ from skysense.sensors import TOKENIZER_BANDS
 
 
 class SkySenseV2(nn.Module):
-    """One Transformer for every modality, and what fuses its maps. Source: SPEC section 1."""
+    """One Transformer for every modality, and what fuses its maps. Source: docs/sources.md 12."""
 
     family = "skysense_v2"
 
@@ -199,6 +199,9 @@ class SkySenseV2(nn.Module):
         """
         windows = self.config.window * self.stride(modality, 2, schedule)
         return int(np.lcm(windows, self.stride(modality, 4, schedule)))
+
+    whole_tiles = False
+    """Positions are relative: a tile may have any shape."""
 
     def default_tile(self, modality: str) -> int:
         """Side of a tile in pixels: enough context, and few enough tokens where none merge."""

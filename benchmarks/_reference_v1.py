@@ -2,8 +2,8 @@
 
 What it does on purpose: attention that materializes its weights (and, in the image and fusion
 transformers, averages and drops them), the position bias recomputed at each call, the shift mask
-rebuilt by slicing at each call, merging through unfold, every token of the last fusion layer, and
-the up-sampling head at its full width. Source: SPEC-V1 section 11.
+rebuilt by slicing at each call, merging through unfold, every token of the last fusion layer (the
+up-sampling head at its full width is timed with it). Source: docs/sources.md 11.
 """
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skysense.models.fusion import FusionTransformer
-from skysense.models.skysense_v1 import SwinBackbone, UpHead, VisionTransformer
+from skysense.models.skysense_v1 import SwinBackbone, VisionTransformer
 
 
 def swin(model: SwinBackbone, pixels: Tensor) -> Tensor:
@@ -126,8 +126,3 @@ def fusion(model: FusionTransformer, tokens: Tensor) -> Tensor:
     for layer in model.layers:
         x = _layer(layer, x)
     return x[:, 0]
-
-
-def up_and_project(head: UpHead, model: FusionTransformer, x: Tensor) -> Tensor:
-    """Head at full width, then the projection: `(B, D, h, w)` to `(B, 4h, 4w, D')`."""
-    return model.proj(head(x).permute(0, 2, 3, 1))
