@@ -1,6 +1,11 @@
 """The two-layer perceptron of a Transformer block."""
 
+import torch
 from torch import Tensor, nn
+
+BLOCK = 1 << 21
+"""Numbers of the input that a layer works on at a time, without gradients: what it makes of all at
+once would be the largest thing in memory."""
 
 
 class Mlp(nn.Module):
@@ -15,6 +20,9 @@ class Mlp(nn.Module):
         self.act = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., D)` to `(..., D)`."""
-        out: Tensor = self.fc2(self.act(self.fc1(x)))
-        return out
+        """`(..., D)` to `(..., D)`; without gradients in blocks of tokens, to save memory."""
+        if torch.is_grad_enabled() or x.numel() <= BLOCK:
+            out: Tensor = self.fc2(self.act(self.fc1(x)))
+            return out
+        blocks = x.reshape(-1, x.shape[-1]).split(max(1, BLOCK // x.shape[-1]))
+        return torch.cat([self.fc2(self.act(self.fc1(block))) for block in blocks]).view_as(x)

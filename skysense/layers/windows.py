@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skysense.layers.mlp import Mlp
+from skysense.layers.mlp import BLOCK, Mlp
 from skysense.layers.positions import window_index, window_offsets
 
 
@@ -100,6 +100,16 @@ class WindowAttention(nn.Module):
         Returns:
             `(B, W, n, C)`.
         """
+        position = self.position_bias().to(x.dtype)
+        size = max(1, BLOCK // (x.shape[0] * x.shape[2] * x.shape[3]))  # windows at a time
+        if torch.is_grad_enabled() or x.shape[1] <= size:
+            return self._attend(x, allowed, position)
+        masks = [None] * x.shape[1] if allowed is None else allowed.split(size, 1)
+        parts = zip(x.split(size, 1), masks, strict=False)
+        return torch.cat([self._attend(part, mask, position) for part, mask in parts], 1)
+
+    def _attend(self, x: Tensor, allowed: Tensor | None, position: Tensor) -> Tensor:
+        """Attention within some windows."""
         b, w, n, c = x.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias)
@@ -107,7 +117,6 @@ class WindowAttention(nn.Module):
         scale = self.logit_scale.clamp(max=math.log(100.0)).exp()  # (heads, 1, 1)
         q = F.normalize(q, dim=-1) * scale
         k = F.normalize(k, dim=-1)  # (B, W, heads, n, d)
-        position = self.position_bias().to(q.dtype)
         if allowed is None:
             q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (B W, heads, n, d)
             mask = position[None]

@@ -201,3 +201,17 @@ def test_buffers_are_derived_and_not_saved():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="3 heads do not divide the width 8"):
         WindowAttention(8, 3)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_blocks_without_gradients_change_nothing(monkeypatch, shifted, masked):
+    block = make_block(shifted)
+    x = torch.randn(2, 13, 20, DIM)
+    valid = torch.rand(2, 13, 20) < 0.7 if masked else None
+    expected = block(x, valid).detach()  # with gradients: all at once
+
+    monkeypatch.setattr("skysense.layers.windows.BLOCK", 3 * 2 * WINDOW**2 * DIM)
+    monkeypatch.setattr("skysense.layers.mlp.BLOCK", 7 * DIM)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x, valid), expected, atol=1e-6, rtol=1e-5)
