@@ -81,8 +81,10 @@ class Series:
 
     def _finite(self, channels: tuple[int, ...]) -> bool:
         """Whether every valid pixel is a finite number in the channels that are measured."""
-        if bool(torch.isfinite(self.pixels.sum())):  # then all are, and the sum is quick
-            return True
+        if self.pixels.device.type == "cpu" and not self.pixels.requires_grad:
+            with np.errstate(over="ignore", invalid="ignore"):
+                if np.isfinite(self.pixels.numpy().sum()):  # then all are, and the sum is quick
+                    return True
         present = self.pixels[:, list(channels)]
         return bool(torch.isfinite(present).all(1)[self.mask].all())
 
@@ -271,9 +273,21 @@ def _collate_modality(key: str, present: Sequence[Series | None]) -> ModalityBat
         days.append(F.pad(torch.from_numpy(day_of_year(series.dates)), (0, t - n)))
         sizes.append((height, width))
     return ModalityBatch(
-        pixels=torch.stack(pixels),
-        mask=torch.stack(masks),
+        pixels=_stack(pixels),
+        mask=_stack(masks),
         days=torch.stack(days),
         sizes=torch.tensor(sizes),
         sensors=tuple(key if series is None else series.sensor for series in present),
+    )
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    """`torch.stack`, through NumPy where that can be.
+
+    Readers collate in threads of their own, and a second team of torch's threads beside the one
+    that computes would cost both dearly.
+    """
+    plain = all(t.device.type == "cpu" and not t.requires_grad for t in tensors)
+    return (
+        torch.from_numpy(np.stack([t.numpy() for t in tensors])) if plain else torch.stack(tensors)
     )

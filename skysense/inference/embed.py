@@ -230,7 +230,8 @@ class _Run:
             for tile, sample in zip(tiles, samples, strict=True):
                 self.thumbnail.add(tile, sample)
         valid = [
-            any(bool(series.mask.any()) for series in sample.series.values()) for sample in samples
+            any(series.mask.numpy().any() for series in sample.series.values())
+            for sample in samples
         ]
         kept = [sample for sample, ok in zip(samples, valid, strict=True) if ok]
         return _Work(tiles, valid, collate(kept) if kept else None, next_row)
