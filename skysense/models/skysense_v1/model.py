@@ -72,7 +72,10 @@ class SkySenseV1(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Fresh weights: truncated normal 0.02 for maps, tokens and positions; zero biases."""
+        """Fresh weights: truncated normal 0.02 for maps, tokens and positions; zero biases.
+
+        An up-sampling head starts with equal cells in each block (ICNR), without a pattern [ours].
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -84,6 +87,9 @@ class SkySenseV1(nn.Module):
             elif isinstance(module, WindowAttention):
                 nn.init.zeros_(module.q_bias)
                 nn.init.zeros_(module.v_bias)
+        for head in (self.up_s2, self.up_s1):
+            places = head.scale**2
+            head.conv.weight.copy_(head.conv.weight[::places].repeat_interleave(places, 0))
         nn.init.trunc_normal_(self.fusion.extra_token, std=0.02)
         if self.geo_context is not None:
             nn.init.trunc_normal_(self.geo_context.prototypes, std=0.02)
