@@ -104,9 +104,10 @@ class WindowAttention(nn.Module):
         size = max(1, BLOCK // (x.shape[0] * x.shape[2] * x.shape[3]))  # windows at a time
         if torch.is_grad_enabled() or x.shape[1] <= size:
             return self._attend(x, allowed, position)
-        masks = [None] * x.shape[1] if allowed is None else allowed.split(size, 1)
-        parts = zip(x.split(size, 1), masks, strict=False)
-        return torch.cat([self._attend(part, mask, position) for part, mask in parts], 1)
+        parts = x.split(size, 1)
+        masks = [None] * len(parts) if allowed is None else allowed.split(size, 1)
+        done = [self._attend(p, m, position) for p, m in zip(parts, masks, strict=True)]
+        return torch.cat(done, 1)
 
     def _attend(self, x: Tensor, allowed: Tensor | None, position: Tensor) -> Tensor:
         """Attention within some windows."""
