@@ -90,6 +90,16 @@ def test_files_that_may_not_grow(embed, image, expected, capfd):
     assert capfd.readouterr().err == "", "nor did a library print past us"
 
 
+@pytest.fixture(autouse=True)
+def signals_arrive():
+    """As in a terminal: a suite started in the background or under nohup inherits them ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_signals_in_the_middle(embed, image, monkeypatch, name):
     """Sent from within, while the first tiles are computed."""
