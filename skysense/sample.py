@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skysense.geo import Grid
-from skysense.sensors import MODALITIES, TOKENIZER_BANDS, get_sensor
+from skysense.sensors import MODALITIES, get_sensor
 
 Dates = npt.NDArray[np.datetime64]
 
@@ -36,7 +36,7 @@ class Series:
     """The acquisitions of one modality over one place."""
 
     pixels: Tensor
-    """`(T, C, H, W)` float32 in the sensor card's physical unit; all channels of the tokenizer.
+    """`(T, C, H, W)` float32 in the sensor card's physical unit; all channels of `card.inputs`.
     What stands at masked pixels and absent channels is never looked at."""
     mask: Tensor
     """`(T, H, W)` bool, true where something was measured."""
@@ -52,7 +52,7 @@ class Series:
             ValueError: something does not fit; the message says what came and what is expected.
         """
         card = get_sensor(self.sensor)
-        bands = TOKENIZER_BANDS[card.modality]
+        bands = card.inputs
         if self.pixels.ndim != 4 or self.pixels.shape[1] != len(bands):
             raise ValueError(
                 f"`{self.sensor}` pixels have shape {tuple(self.pixels.shape)}, expected "
@@ -202,8 +202,10 @@ class Batch:
         if set(counts.values()) != {self.location.shape[0]} or self.location.shape[1:] != (2,):
             raise ValueError(f"batch sizes differ: {counts}, location {self.location.shape}")
         for key, part in self.modalities.items():
-            if part.pixels.shape[2] != len(TOKENIZER_BANDS[key]):  # type: ignore[index]
-                raise ValueError(f"{key} has {part.pixels.shape[2]} channels")
+            cards = [get_sensor(name) for name in (key, *part.sensors)]
+            channels = max(len(card.inputs) for card in cards if card.modality == key)
+            if part.pixels.shape[2] != channels:
+                raise ValueError(f"{key} has {part.pixels.shape[2]} channels, expected {channels}")
             strange = {s for s in part.sensors if get_sensor(s).modality != key}
             if strange:
                 raise ValueError(f"{key} has sensors of another modality: {sorted(strange)}")
@@ -239,7 +241,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         A batch whose T, H, W are the largest of each modality; nothing padded is valid.
 
     Raises:
-        ValueError: no samples.
+        ValueError: no samples, or sensors of one modality with other channels than each other.
     """
     if not samples:
         raise ValueError("cannot collate zero samples")
@@ -255,39 +257,105 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def _collate_modality(key: str, present: Sequence[Series | None]) -> ModalityBatch:
     """Pad the series of one modality to their common size."""
-    shapes = [series.pixels.shape for series in present if series is not None]
+    own = [series for series in present if series is not None]
+    shapes = [series.pixels.shape for series in own]
+    if len({shape[1] for shape in shapes}) > 1:
+        names = sorted({series.sensor for series in own})
+        raise ValueError(
+            f"{key} sensors {', '.join(names)} have different channels: batch them apart"
+        )
     t, c, h, w = (max(sizes) for sizes in zip(*shapes, strict=True))
-    pixels, masks, days, sizes = [], [], [], []
-    for series in present:
-        if series is None:
-            pixels.append(torch.zeros(t, c, h, w))
-            masks.append(torch.zeros(t, h, w, dtype=torch.bool))
-            days.append(torch.full((t,), UNKNOWN_DAY))
-            sizes.append((0, 0))
-            continue
-        n, _, height, width = series.pixels.shape
-        pad = (0, w - width, 0, h - height)
-        whole = (n, height, width) == (t, h, w)
-        pixels.append(series.pixels if whole else F.pad(series.pixels, (*pad, 0, 0, 0, t - n)))
-        masks.append(series.mask if whole else F.pad(series.mask, (*pad, 0, t - n)))
-        days.append(F.pad(torch.from_numpy(day_of_year(series.dates)), (0, t - n)))
-        sizes.append((height, width))
+    device = own[0].pixels.device
+    no_pixels = torch.zeros(0, c, 0, 0, device=device)
+    no_mask = torch.zeros(0, 0, 0, dtype=torch.bool, device=device)
+    pixels = [no_pixels if series is None else series.pixels for series in present]
+    masks = [no_mask if series is None else series.mask for series in present]
+    days = np.full((len(present), t), UNKNOWN_DAY, np.int64)
+    for row, series in zip(days, present, strict=True):
+        if series is not None:
+            row[: len(series.dates)] = day_of_year(series.dates)
     return ModalityBatch(
-        pixels=_stack(pixels),
-        mask=_stack(masks),
-        days=torch.stack(days),
-        sizes=torch.tensor(sizes),
+        pixels=_side_by_side(pixels, (t, c, h, w)),
+        mask=_side_by_side(masks, (t, h, w)),
+        days=torch.from_numpy(days),
+        sizes=torch.tensor([tuple(x.shape[2:]) for x in pixels]),
         sensors=tuple(key if series is None else series.sensor for series in present),
     )
 
 
-def _stack(tensors: list[Tensor]) -> Tensor:
-    """`torch.stack`, through NumPy where that can be.
+def _side_by_side(tensors: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Stack what is padded at its ends with zeros to `shape`, through NumPy where that can be.
 
     Readers collate in threads of their own, and a second team of torch's threads beside the one
     that computes would cost both dearly.
     """
-    plain = all(t.device.type == "cpu" and not t.requires_grad for t in tensors)
-    return (
-        torch.from_numpy(np.stack([t.numpy() for t in tensors])) if plain else torch.stack(tensors)
+    if all(t.device.type == "cpu" and not t.requires_grad for t in tensors):
+        stacked = np.zeros((len(tensors), *shape), tensors[0].numpy().dtype)
+        for row, tensor in zip(stacked, tensors, strict=True):
+            row[tuple(slice(n) for n in tensor.shape)] = tensor.numpy()
+        return torch.from_numpy(stacked)
+    return torch.stack([_pad_ends(tensor, shape) for tensor in tensors])
+
+
+def _pad_ends(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """`x` with zeros at the end of each dimension, to `shape`."""
+    missing = [total - n for total, n in zip(shape, x.shape, strict=True)]
+    return F.pad(x, [n for count in reversed(missing) for n in (0, count)]) if any(missing) else x
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """The rows of several batches, one batch after the other, as one.
+
+    Args:
+        batches: at least one; T, H, W and the set of modalities may differ.
+
+    Returns:
+        A batch of all rows, padded with masks to the largest T, H, W of each modality.
+
+    Raises:
+        ValueError: no batches.
+    """
+    if not batches:
+        raise ValueError("cannot concatenate zero batches")
+    parts: dict[str, ModalityBatch] = {}
+    for key in MODALITIES:
+        present = [batch.modalities[key] for batch in batches if key in batch.modalities]
+        if present:
+            shapes = [part.pixels.shape[1:] for part in present]
+            t, c, h, w = (max(sizes) for sizes in zip(*shapes, strict=True))
+            own = [_padded(batch, key, (t, c, h, w)) for batch in batches]
+            parts[key] = ModalityBatch(
+                pixels=torch.cat([part.pixels for part in own]),
+                mask=torch.cat([part.mask for part in own]),
+                days=torch.cat([part.days for part in own]),
+                sizes=torch.cat([part.sizes for part in own]),
+                sensors=tuple(sensor for part in own for sensor in part.sensors),
+            )
+    grids = [grid for batch in batches for grid in batch.grids]
+    location = torch.cat([batch.location for batch in batches])
+    return Batch(parts, location, tuple(grids) if len(grids) == len(location) else ())
+
+
+def _padded(batch: Batch, key: str, shape: tuple[int, int, int, int]) -> ModalityBatch:
+    """A modality of a batch with `(T, C, H, W)` of `shape`; all masked where it lacks it."""
+    t, c, h, w = shape
+    part = batch.modalities.get(key)
+    if part is None:
+        b, device = len(batch), batch.device
+        return ModalityBatch(
+            pixels=torch.zeros(b, t, c, h, w, device=device),
+            mask=torch.zeros(b, t, h, w, dtype=torch.bool, device=device),
+            days=torch.full((b, t), UNKNOWN_DAY, device=device),
+            sizes=torch.zeros(b, 2, dtype=torch.int64, device=device),
+            sensors=(key,) * b,
+        )
+    dates, _, height, width = part.pixels.shape[1:]
+    if (dates, height, width) == (t, h, w):
+        return part
+    b = len(part.days)
+    return replace(
+        part,
+        pixels=_pad_ends(part.pixels, (b, t, c, h, w)),
+        mask=_pad_ends(part.mask, (b, t, h, w)),
+        days=_pad_ends(part.days, (b, t)),
     )

@@ -12,7 +12,7 @@ import torch
 
 from skysense.models.skysense_v2 import V2_CONFIGS, SkySenseV2
 from skysense.sample import Sample, Series, collate
-from skysense.sensors import SENSORS, TOKENIZER_BANDS
+from skysense.sensors import SENSORS
 
 
 def pytest_configure():
@@ -35,7 +35,7 @@ def make_series(
         torch.tensor([getattr(band, name) for band in card.bands])[:, None, None]
         for name in ("mean", "std")
     )
-    pixels = torch.zeros(dates, len(TOKENIZER_BANDS[card.modality]), *shape)
+    pixels = torch.zeros(dates, len(card.inputs), *shape)
     pixels[:, list(card.channels)] = mean + std * noise
     mask = torch.rand(dates, *shape, generator=generator) >= masked
     days = np.datetime64(first, "D") + 37 * np.arange(dates)

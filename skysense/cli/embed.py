@@ -132,7 +132,7 @@ def embed(
     skysense embed --hr aerial.tif --s2 s2_folder --s1 s1_folder -o map.tif --quicklook map.png
     """
     from skysense.data.scene import open_scene
-    from skysense.hub import load
+    from skysense.hub import load, pack
     from skysense.inference.embed import EmbedOptions, embed_scene
     from skysense.inference.plan import make_plan
 
@@ -143,7 +143,7 @@ def embed(
     with _terse_warnings(quiet):
         scene = open_scene(given, cards, _band_names(bands or [], list(given)))
         _check_not_among(output, scene.files)  # those of a folder are known now
-        loaded = load(model, device)
+        loaded = pack(load(model, device))
         level = None if stage is Stage.fused else int(stage)
         plan = make_plan(loaded, scene, level, schedules, tile, overlap)
         options = EmbedOptions(

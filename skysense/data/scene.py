@@ -24,7 +24,7 @@ from skysense.data.rasters import RasterFile
 from skysense.data.warping import GridReader
 from skysense.geo import Grid, Window
 from skysense.sample import Sample, Series
-from skysense.sensors import MODALITIES, TOKENIZER_BANDS, SensorCard
+from skysense.sensors import MODALITIES, SensorCard
 
 CACHE_MB = 64
 """Memory for decoded blocks of all open files: GDAL's own default grows with the machine."""
@@ -246,7 +246,7 @@ class _AcquisitionReader:
             valid &= measured & ~np.isin(values[0].astype(np.int16), CLOUDY)
         physical = self._card.to_physical(stored)
         valid &= np.isfinite(physical).all(0)
-        channels = len(TOKENIZER_BANDS[self._card.modality])
+        channels = len(self._card.inputs)
         pixels = np.zeros((channels, *shape), np.float32)
         pixels[list(self._card.channels)] = np.where(valid, physical, 0)
         return pixels, valid

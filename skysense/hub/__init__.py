@@ -2,5 +2,6 @@
 
 from skysense.hub.catalog import ModelInfo, describe, list_models
 from skysense.hub.loading import load, load_part
+from skysense.layers.packing import pack
 
-__all__ = ["ModelInfo", "describe", "list_models", "load", "load_part"]
+__all__ = ["ModelInfo", "describe", "list_models", "load", "load_part", "pack"]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skysense.layers.packing import PackedLinear, pack_linear
 from skysense.layers.positions import rotate
 
 PROMPT_RIVALS = 64
@@ -34,8 +35,17 @@ class Attention(nn.Module):
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide the width {dim}")
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv: nn.Module = nn.Linear(dim, 3 * dim)
+        self.proj: nn.Module = nn.Linear(dim, dim)
+
+    def pack_weights(self) -> None:
+        """Take the inference form, see `skysense.layers.packing`: queries, and keys with values."""
+        if not isinstance(self.qkv, nn.Linear):
+            return
+        (weight, bias), dim = (self.qkv.weight, self.qkv.bias), self.qkv.in_features
+        pairs = zip(weight.split((dim, 2 * dim)), bias.split((dim, 2 * dim)), strict=True)
+        self.qkv = nn.ModuleList(PackedLinear(w, b) for w, b in pairs)
+        self.proj = pack_linear(self.proj)
 
     def forward(
         self,
@@ -82,15 +92,20 @@ class Attention(nn.Module):
 
     def _project(self, x: Tensor, first_only: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, `(B, heads, tokens, d)` each."""
-        if not first_only:
+        if isinstance(self.qkv, nn.Linear) and not first_only:
             qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, P + N, 3, heads, d)
             q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
             return q, k, v
-        dim = x.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(x[:, :1], weight[:dim], bias[:dim])
-        kv = F.linear(x, weight[dim:], bias[dim:]).unflatten(-1, (2, self.heads, -1))
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        rows = x[:, :1] if first_only else x
+        if isinstance(self.qkv, nn.ModuleList):  # packed
+            q, kv = self.qkv[0](rows), self.qkv[1](x)
+        else:
+            assert isinstance(self.qkv, nn.Linear)
+            dim = x.shape[-1]
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = F.linear(rows, weight[:dim], bias[:dim])
+            kv = F.linear(x, weight[dim:], bias[dim:])
+        k, v = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return q.unflatten(-1, (self.heads, -1)).transpose(1, 2), k, v
 
     def _merge(self, x: Tensor) -> Tensor:

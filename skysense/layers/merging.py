@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skysense.layers.packing import PackedLinear, pack_linear
+
 MergeMode = Literal["merge", "keep"]
 
 
@@ -41,8 +43,22 @@ class AdaptivePatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         """Build for input width `dim`."""
         super().__init__()
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction: nn.Module = nn.Linear(4 * dim, 2 * dim, bias=False)
         self.norm = nn.LayerNorm(2 * dim)
+        self.kept: PackedLinear | None = None
+
+    def pack_weights(self) -> None:
+        """Take the inference form, see `skysense.layers.packing`: both modes' maps are packed."""
+        if isinstance(self.reduction, PackedLinear):
+            return
+        self.kept = PackedLinear(self._kept_weight())
+        self.reduction = pack_linear(self.reduction)
+
+    def _kept_weight(self) -> Tensor:
+        """The linear map of `keep`, `(2C, C)`."""
+        assert isinstance(self.reduction, nn.Linear)
+        weight: Tensor = self.reduction.weight.unflatten(1, (-1, 4)).sum(-1)
+        return weight
 
     def forward(
         self, x: Tensor, valid: Tensor | None = None, mode: MergeMode = "merge"
@@ -59,8 +75,8 @@ class AdaptivePatchMerging(nn.Module):
             token is valid if one of its four is, and those that are not count as their mean.
         """
         if mode == "keep":
-            weight = self.reduction.weight.unflatten(1, (-1, 4)).sum(-1)  # (2C, C)
-            out: Tensor = self.norm(F.linear(x, weight))
+            kept = F.linear(x, self._kept_weight()) if self.kept is None else self.kept(x)
+            out: Tensor = self.norm(kept)
             return out, valid
         b, h, w, _ = x.shape
         if h % 2 or w % 2:

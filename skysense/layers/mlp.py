@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from skysense.layers.packing import PackedLinear, pack_linear
+
 BLOCK = 1 << 21
 """Numbers of the input that a layer works on at a time, without gradients: what it makes of all at
 once would be the largest thing in memory."""
@@ -15,9 +17,16 @@ class Mlp(nn.Module):
         """Build for width `dim` with a hidden width of `dim * ratio`."""
         super().__init__()
         hidden = int(dim * ratio)
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-        self.act = nn.GELU()
+        self.fc1: nn.Module = nn.Linear(dim, hidden)
+        self.fc2: nn.Module = nn.Linear(hidden, dim)
+        self.act: nn.Module = nn.GELU()
+
+    def pack_weights(self) -> None:
+        """Take the inference form, see `skysense.layers.packing`: the first map does the GELU."""
+        if isinstance(self.fc1, PackedLinear):
+            return
+        self.fc1, self.act = pack_linear(self.fc1, activation="gelu"), nn.Identity()
+        self.fc2 = pack_linear(self.fc2)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., D)` to `(..., D)`; without gradients in blocks of tokens, to save memory."""

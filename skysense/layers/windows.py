@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skysense.layers.derived import Derived
 from skysense.layers.mlp import BLOCK, Mlp
+from skysense.layers.packing import PackedLinear, pack_linear
 from skysense.layers.positions import window_index, window_offsets
 
 
@@ -48,6 +50,12 @@ def region_mask(shape: tuple[int, int], window: int, shift: int, device: torch.d
         return (label[:, :, :, None] == label[:, :, None, :]).to(device)
 
 
+def _length(x: Tensor) -> Tensor:
+    """`(..., 1)` length of vectors `(..., d)`, no shorter than what `F.normalize` divides by."""
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return length.clamp(min=1e-12)
+
+
 class WindowAttention(nn.Module):
     """Cosine attention in a window with a continuous position bias.
 
@@ -61,46 +69,79 @@ class WindowAttention(nn.Module):
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide the width {dim}")
         self.heads, self.window = heads, window
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv: nn.Module = nn.Linear(dim, 3 * dim, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(dim))
         self.v_bias = nn.Parameter(torch.zeros(dim))
         self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
         self.cpb_mlp = nn.Sequential(
             nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads, bias=False)
         )
-        self.proj = nn.Linear(dim, dim)
+        self.proj: nn.Module = nn.Linear(dim, dim)
         self.pretrained = pretrained
         self.offsets: Tensor
         self.index: Tensor
+        self._position: Derived[Tensor] = Derived()
         self.reset_buffers()
 
     def reset_buffers(self) -> None:
         """Compute what is derived and not saved (a model built on the meta device lacks it)."""
-        device = self.proj.weight.device
+        device = self.q_bias.device
         for name, value in (
             ("offsets", window_offsets(self.window, self.pretrained)),
             ("index", window_index(self.window)),
         ):
             self.register_buffer(name, value.to(device), persistent=False)
 
+    def pack_weights(self) -> None:
+        """Take the inference form, see `skysense.layers.packing`."""
+        if isinstance(self.qkv, PackedLinear):
+            return
+        self.qkv = pack_linear(self.qkv, self._qkv_bias())
+        self.proj = pack_linear(self.proj)
+
+    def train(self, mode: bool = True) -> "WindowAttention":
+        """Change the mode, and forget the position bias: not every optimizer leaves a trace."""
+        self._position.clear()
+        return super().train(mode)
+
     def position_bias(self) -> Tensor:
-        """`(heads, n, n)`; not kept between calls: it takes 0.15 ms, and weights may change."""
+        """`(heads, n, n)`; kept between calls where nothing is trained."""
+        parts = [*self.cpb_mlp.parameters(), self.offsets, self.index]
+        gradients = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
+        if self.training or gradients:
+            self._position.clear()
+            return self._position_bias()
+        return self._position.get(parts, self._position_bias)
+
+    def _position_bias(self) -> Tensor:
+        """`(heads, n, n)`, computed."""
         table = 16 * torch.sigmoid(self.cpb_mlp(self.offsets))  # ((2 window - 1)^2, heads)
         bias: Tensor = table[self.index.flatten()].view(*self.index.shape, -1).permute(2, 0, 1)
         return bias.contiguous()
 
-    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def _qkv_bias(self) -> Tensor:
+        """`(3C,)`: keys have none."""
+        return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+
+    def forward(
+        self, x: Tensor, allowed: Tensor | None = None, shape: tuple[int, int] | None = None
+    ) -> Tensor:
         """Attend within windows.
 
         Args:
             x: `(B, W, n, C)`.
             allowed: `(B or 1, W, n, n)`: bool, which keys a query sees (at least one each), or
                 float, what is added to their logits.
+            shape: `(h, w)` where x holds only so much of each window, its upper left.
 
         Returns:
             `(B, W, n, C)`.
         """
         position = self.position_bias().to(x.dtype)
+        if shape is not None and shape != (self.window, self.window):
+            grid = torch.arange(self.window**2, device=x.device).view(self.window, -1)
+            part = grid[: shape[0], : shape[1]].flatten()
+            position = position[:, part[:, None], part]
         size = max(1, BLOCK // (x.shape[0] * x.shape[2] * x.shape[3]))  # windows at a time
         if torch.is_grad_enabled() or x.shape[1] <= size:
             return self._attend(x, allowed, position)
@@ -112,23 +153,22 @@ class WindowAttention(nn.Module):
     def _attend(self, x: Tensor, allowed: Tensor | None, position: Tensor) -> Tensor:
         """Attention within some windows."""
         b, w, n, c = x.shape
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias)
-        q, k, v = qkv.view(b, w, n, 3, self.heads, -1).permute(3, 0, 1, 4, 2, 5).unbind(0)
-        scale = self.logit_scale.clamp(max=math.log(100.0)).exp()  # (heads, 1, 1)
-        q = F.normalize(q, dim=-1) * scale
-        k = F.normalize(k, dim=-1)  # (B, W, heads, n, d)
-        if allowed is None:
-            q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (B W, heads, n, d)
-            mask = position[None]
+        if isinstance(self.qkv, nn.Linear):
+            qkv = F.linear(x, self.qkv.weight, self._qkv_bias())
         else:
-            q, k, v = (t.flatten(1, 2) for t in (q, k, v))  # (B, W heads, n, d)
+            qkv = self.qkv(x)  # packed with its bias
+        q, k, v = qkv.view(b * w, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        scale = self.logit_scale.clamp(max=math.log(100.0)).exp()  # (heads, 1, 1)
+        q = q * (scale / _length(q))
+        k = k * (1 / _length(k))  # (B W, heads, n, d)
+        mask = position[None]
+        if allowed is not None:
             if allowed.dtype == torch.bool:
                 allowed = torch.zeros_like(allowed, dtype=q.dtype).masked_fill(~allowed, -torch.inf)
-            mask = (position + allowed[:, :, None]).flatten(1, 2)  # (B or 1, W heads, n, n)
+            mask = position + allowed[:, :, None]  # (B or 1, W, heads, n, n)
+            mask = mask.expand(b, -1, -1, -1, -1).flatten(0, 1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
-        out = out.view(b, w, self.heads, n, -1).transpose(2, 3).reshape(b, w, n, c)
-        projected: Tensor = self.proj(out)
+        projected: Tensor = self.proj(out.transpose(1, 2).reshape(b, w, n, c))
         return projected
 
 
@@ -169,6 +209,8 @@ class SwinBlock(nn.Module):
         """Pad, roll, attend in windows, and undo both."""
         b, h, w, _ = x.shape
         window = self.window
+        if max(h, w) <= window - self.shift:  # all in one region of one window, padding apart
+            return self._one_window(x, valid)
         pad_h, pad_w = -h % window, -w % window
         if pad_h or pad_w:
             valid = x.new_ones(b, h, w, dtype=torch.bool) if valid is None else valid
@@ -184,6 +226,16 @@ class SwinBlock(nn.Module):
         if shift:
             out = out.roll((shift, shift), (1, 2))
         return out[:, :h, :w]
+
+    def _one_window(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """Attend over a map that no shift cuts, without the padding that would be masked."""
+        b, h, w, c = x.shape
+        allowed = None
+        if valid is not None:
+            itself = torch.eye(h * w, dtype=torch.bool, device=x.device)
+            allowed = (valid.flatten(1)[:, None, :] | itself)[:, None]  # (B, 1, n, n)
+        out: Tensor = self.attn(x.reshape(b, 1, h * w, c), allowed, (h, w))
+        return out.view(b, h, w, c)
 
     def _allowed(
         self, valid: Tensor | None, shape: tuple[int, int], device: torch.device

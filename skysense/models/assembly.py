@@ -12,6 +12,7 @@ from skysense.models.alignment import align
 from skysense.models.features import Level
 from skysense.models.normalize import normalize
 from skysense.sample import Batch, ModalityBatch
+from skysense.sensors import SENSORS
 
 
 def check_valid(batch: Batch) -> None:
@@ -22,6 +23,29 @@ def check_valid(batch: Batch) -> None:
     """
     if not any(bool(part.mask.any()) for part in batch.modalities.values()):
         raise ValueError("the batch holds no valid pixel")
+
+
+def check_bands(model: str, key: str, bands: int, part: ModalityBatch) -> None:
+    """Refuse pixels of another number of bands than a backbone takes.
+
+    Args:
+        model: its name, for the message.
+        key: the modality.
+        bands: what the backbone takes.
+        part: the modality of a batch.
+
+    Raises:
+        ValueError: they differ; it names the sensor cards that fit.
+    """
+    found = part.pixels.shape[2]
+    if found == bands:
+        return
+    cards = [c.name for c in SENSORS.values() if c.modality == key and len(c.inputs) == bands]
+    advice = f"choose the sensor card {' or '.join(cards)}" if cards else "use the backbone alone"
+    raise ValueError(
+        f"the `{key}` backbone of `{model}` takes {bands} bands, sensor "
+        f"`{part.sensors[0]}` gives {found}: {advice}"
+    )
 
 
 def select_seen(part: ModalityBatch) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -62,6 +86,13 @@ def spread(x: Tensor, valid: Tensor | None, seen: Tensor, shape: tuple[int, int]
     return Level(x.unflatten(0, shape).permute(0, 1, 4, 2, 3), valid.unflatten(0, shape))
 
 
+def finest_cells(cells: Mapping[str, Tensor]) -> Tensor:
+    """`(B, 2)` cells of each sample's finest modality, of those of all modalities."""
+    stacked = torch.stack(list(cells.values()))  # (modalities, B, 2)
+    finest = stacked.prod(-1).argmax(0)  # (B,)
+    return stacked.gather(0, finest[None, :, None].expand(1, -1, 2)).squeeze(0)
+
+
 def meet(
     maps: Mapping[str, tuple[Tensor, Tensor]], cells: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -74,9 +105,7 @@ def meet(
     Returns:
         `(B, N, h, w, D)` and `(B, N, h, w)` bool, modalities one after the other.
     """
-    stacked = torch.stack([cells[key] for key in maps])  # (modalities, B, 2)
-    finest = stacked.prod(-1).argmax(0)  # (B,)
-    common = stacked.gather(0, finest[None, :, None].expand(1, -1, 2)).squeeze(0)
+    common = finest_cells(cells)
     height, width = common.ceil().max(0).values.long().tolist()
     aligned = [
         align(values, valid, cells[key], common, (height, width))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skysense.sample import Sample, Series, collate, undated
-from skysense.sensors import TOKENIZER_BANDS, SensorCard, find_bands, get_sensor, missing_bands
+from skysense.sensors import SensorCard, find_bands, get_sensor, missing_bands
 
 ImageLike = npt.NDArray[np.generic] | Tensor
 
@@ -52,7 +52,7 @@ def to_series(image: ImageLike, card: SensorCard, bands: Sequence[str] | None = 
     if card.nodata is not None:  # as in a file: missing where all bands are
         mask &= (stored != card.nodata).any(0)
     card.check_scale(physical[:, mask], "an image")
-    pixels = np.zeros((len(TOKENIZER_BANDS[card.modality]), *mask.shape), np.float32)
+    pixels = np.zeros((len(card.inputs), *mask.shape), np.float32)
     pixels[list(card.channels)] = np.where(mask, physical, 0)
     return Series(
         torch.from_numpy(pixels)[None], torch.from_numpy(mask)[None], undated(1), card.name

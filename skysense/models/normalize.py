@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from skysense.sample import ModalityBatch
-from skysense.sensors import TOKENIZER_BANDS, get_sensor
+from skysense.sensors import get_sensor
 
 
 @functools.cache
-def _statistics(sensor: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, reciprocal standard deviation and absence `(C,)` of a card's tokenizer channels."""
+def _statistics(sensor: str, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, reciprocal standard deviation and absence `(C,)` of a card in `count` channels."""
     card = get_sensor(sensor)
-    count = len(TOKENIZER_BANDS[card.modality])
     mean, scale = torch.zeros(count), torch.zeros(count)
     absent = torch.ones(count, dtype=torch.bool)
     for channel, band in zip(card.channels, card.bands, strict=True):
@@ -32,7 +31,8 @@ def normalize(part: ModalityBatch) -> Tensor:
     Returns:
         `(B, T, C, H, W)`; masked pixels hold whatever they held.
     """
-    stacked = [torch.stack(s) for s in zip(*map(_statistics, part.sensors), strict=True)]
+    statistics = [_statistics(sensor, part.pixels.shape[2]) for sensor in part.sensors]
+    stacked = [torch.stack(values) for values in zip(*statistics, strict=True)]
     mean, scale, absent = (t.to(part.pixels.device)[:, None, :, None, None] for t in stacked)
     normalized = (part.pixels - mean) * scale
     if absent.any():

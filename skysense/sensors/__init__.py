@@ -2,12 +2,20 @@
 
 import difflib
 
-from skysense.sensors.cards import MODALITIES, TOKENIZER_BANDS, Band, Modality, SensorCard
+from skysense.sensors.cards import (
+    EXTRA_BANDS,
+    MODALITIES,
+    TOKENIZER_BANDS,
+    Band,
+    Modality,
+    SensorCard,
+)
 from skysense.sensors.catalog import DEFAULT_SENSORS, SENSORS
 from skysense.sensors.match import find_bands, missing_bands
 
 __all__ = [
     "DEFAULT_SENSORS",
+    "EXTRA_BANDS",
     "MODALITIES",
     "SENSORS",
     "TOKENIZER_BANDS",

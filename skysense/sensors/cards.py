@@ -24,13 +24,17 @@ TOKENIZER_BANDS: Mapping[Modality, tuple[str, ...]] = {
 }
 """Band order of each tokenizer's input. Source: docs/sources.md 12 [code]."""
 
+EXTRA_BANDS: Mapping[Modality, tuple[str, ...]] = {"hr": ("NIR",)}
+"""Bands behind those, for backbones that were made with them: `hr` with near infrared [code]. A
+card that has one gives pixels of that many channels; all others are as without."""
+
 
 @dataclass(frozen=True)
 class Band:
     """One band of a sensor, tied to the tokenizer channel it feeds."""
 
     name: str
-    """The tokenizer channel that this band feeds, one of `TOKENIZER_BANDS`."""
+    """The tokenizer channel that this band feeds, of `TOKENIZER_BANDS` or `EXTRA_BANDS`."""
     mean: float
     """Mean in the card's physical unit."""
     std: float
@@ -73,8 +77,7 @@ class SensorCard:
 
     def __post_init__(self) -> None:
         """Check that the bands are channels of the tokenizer, in its order."""
-        order = TOKENIZER_BANDS[self.modality]
-        positions = [order.index(band.name) for band in self.bands]
+        positions = list(self.channels)
         assert positions == sorted(set(positions)), f"bands of {self.name} are not in order"
 
     @property
@@ -83,16 +86,23 @@ class SensorCard:
         return min(band.gsd for band in self.bands)
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """Channels of the pixels: the tokenizer's, and those extra bands that the card has."""
+        have = {band.name for band in self.bands}
+        extra = (name for name in EXTRA_BANDS.get(self.modality, ()) if name in have)
+        return (*TOKENIZER_BANDS[self.modality], *extra)
+
+    @property
     def channels(self) -> tuple[int, ...]:
         """Tokenizer channel of each band."""
-        order = TOKENIZER_BANDS[self.modality]
+        order = self.inputs
         return tuple(order.index(band.name) for band in self.bands)
 
     @property
     def absent(self) -> tuple[str, ...]:
         """Tokenizer channels that this sensor does not measure."""
         have = {band.name for band in self.bands}
-        return tuple(name for name in TOKENIZER_BANDS[self.modality] if name not in have)
+        return tuple(name for name in self.inputs if name not in have)
 
     def to_physical(self, stored: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Turn stored numbers into the card's physical unit.

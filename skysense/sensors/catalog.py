@@ -37,6 +37,8 @@ _HR = SensorCard(
     source="docs/sources.md 7 [code]: ImageNet statistics x 255",
 )
 
+_NAIP_NIR = Band("NIR", 139.04, 49.86, 0.6, 842.0, ("N", "infrared", "B8", "B08"))
+
 _REFLECTANCE = (-0.02, 1.5)
 """Plausible medians: over dark water the atmospheric correction may fall below zero. [ours]"""
 _NUMBERS = (2e-4, 1.5)
@@ -156,6 +158,13 @@ _CARDS: tuple[SensorCard, ...] = (
         title="NAIP aerial image, 8-bit, red green blue (near infrared is not used)",
         bands=_rgb(gsd=0.6),
         source="USDA NAIP: 4 bands R G B N, 8 bit; statistics as `hr`",
+    ),
+    replace(
+        _HR,
+        name="naip_rgbn",
+        title="NAIP aerial image, 8-bit, red green blue and near infrared, for `hr` of 4 bands",
+        bands=(*_rgb(gsd=0.6), _NAIP_NIR),
+        source="USDA NAIP; statistics as `hr`, near infrared: NAIP's in the metadata of Clay 1.5",
     ),
     replace(
         _HR,

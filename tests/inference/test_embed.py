@@ -15,6 +15,7 @@ from skysense.geo import Window
 from skysense.hub import load
 from skysense.inference.embed import EmbedOptions, embed_scene
 from skysense.inference.plan import make_plan
+from skysense.models.skysense_v1 import V1_CONFIGS, SkySenseV1
 from skysense.sample import collate
 
 ALL = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
@@ -378,3 +379,26 @@ def test_an_older_map_stays_when_a_new_one_fails(raster, opened, embed):
         embed(empty)
     assert embed.path.read_bytes() == before
     assert len(leftovers(embed.path)) == 1
+
+
+def test_near_infrared_reaches_a_backbone_that_takes_it(raster, opened, tmp_path):
+    """A file of red, green, blue and near infrared, through the command's own steps."""
+    config = V1_CONFIGS["v1_tiny"]
+    four = config.model_copy(update={"hr": config.hr.model_copy(update={"bands": 4})})
+    model = SkySenseV1(four).eval()
+    model.trained = True  # it keeps the warning of an untrained one quiet
+    pixels = np.random.default_rng(0).integers(1, 255, (4, 64, 96), np.uint8)
+    path = raster("rgbn.tif", pixels, ("Red", "Green", "Blue", "NIR"))
+    scene = opened(hr=path, sensors={"hr": "naip_rgbn"})
+    picture = tmp_path / "picture.png"
+
+    embed_scene(
+        model, scene, make_plan(model, scene), tmp_path / "map.tif", EmbedOptions(quicklook=picture)
+    )
+
+    assert picture.is_file()
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert np.isfinite(file.read()).all()
+    scene = opened(hr=path, sensors={"hr": "naip"})
+    with pytest.raises(ValueError, match=r"takes 4 bands, sensor `naip` gives 3: .* naip_rgbn"):
+        embed_scene(model, scene, make_plan(model, scene), tmp_path / "map.tif")

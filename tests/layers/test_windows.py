@@ -171,6 +171,45 @@ def test_position_bias_follows_the_optimizer_and_has_gradients():
         assert not torch.equal(attn.position_bias(), before)
 
 
+@torch.no_grad()
+def test_position_bias_is_kept_in_evaluation_alone():
+    attn = WindowAttention(DIM, HEADS, WINDOW)
+    assert attn.position_bias() is not attn.position_bias()
+    attn.eval()
+    assert attn.position_bias() is attn.position_bias()
+    with torch.enable_grad():
+        assert attn.position_bias().requires_grad
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_kept_position_bias_follows_any_step(fused, training):
+    """Fused optimizers do not count their changes on a tensor."""
+    attn = WindowAttention(DIM, HEADS, WINDOW).eval()
+    optimizer = torch.optim.AdamW(attn.parameters(), 0.1, fused=fused)
+    with torch.no_grad():
+        attn.position_bias()
+    attn.train(training)
+    attn(torch.randn(1, 1, WINDOW**2, DIM)).square().sum().backward()
+    optimizer.step()
+    attn.eval()
+
+    with torch.no_grad():
+        assert torch.equal(attn.position_bias(), attn._position_bias())
+
+
+@torch.no_grad()
+def test_a_kept_position_bias_follows_loading_and_averaging():
+    attn, other = (make_block(False).attn for _ in range(2))
+    other.cpb_mlp[0].weight.mul_(2)
+    attn.position_bias()
+
+    torch._foreach_lerp_(list(attn.parameters()), list(other.parameters()), 0.5)
+    assert torch.equal(attn.position_bias(), attn._position_bias())
+    attn.load_state_dict(other.state_dict())
+    assert torch.equal(attn.position_bias(), other.position_bias())
+
+
 def test_inference_mode_leaves_nothing_that_training_cannot_use():
     block = make_block(True, window=3)  # of its own: region masks are kept by shape and window
     x = torch.randn(1, 12, 15, DIM)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from skysense.models.embedding import to_series
 from skysense.models.encoder import UntrainedModelWarning
 from skysense.models.skysense_v1 import V1_CONFIGS, SkySenseV1, SwinBackbone, SwinConfig
 from skysense.sample import Sample, Series, collate
+from skysense.sensors import SENSORS
 
 pytestmark = pytest.mark.filterwarnings("ignore::skysense.models.encoder.UntrainedModelWarning")
 
@@ -143,6 +145,24 @@ def test_folding_the_head_changes_nothing(model):
         close(model(batch).fused, unfolded)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_what_is_folded_follows_a_fused_optimizer(training):
+    """It does not count its changes on a tensor."""
+    torch.manual_seed(1)
+    model = SkySenseV1(V1_CONFIGS["v1_tiny"]).eval()
+    batch = collate([Sample({"s2": series("s2", 2, 6, 4)})])
+    optimizer = torch.optim.AdamW(model.parameters(), 0.1, fused=True)
+    with torch.no_grad():
+        model(batch)
+    model.train(training)(batch).pooled.square().sum().backward()
+    optimizer.step()
+    model.eval()
+
+    with torch.no_grad():
+        fused = model(batch).fused
+    close(fused, model(batch).fused.detach())
+
+
 def test_training_mode_has_gradients_everywhere():
     torch.manual_seed(1)
     model = SkySenseV1(V1_CONFIGS["v1_tiny"]).train()
@@ -224,14 +244,41 @@ def test_a_cell_of_the_fused_map_is_valid_where_its_pixel_is(model):
     assert torch.equal(model(collate([Sample({"s2": sparse})])).fused_valid[0], mask[0])
 
 
-def test_a_backbone_of_four_bands_is_used_alone():
+def four_bands():
     config = V1_CONFIGS["v1_tiny"]
     four = config.model_copy(update={"hr": config.hr.model_copy(update={"bands": 4})})
-    model = SkySenseV1(four).eval()
+    return SkySenseV1(four).eval()
 
-    with pytest.raises(ValueError, match="takes 4 bands, sensor cards give 3"):
-        model(collate([Sample({"hr": series("hr", 1, 32, 32)})]))
-    assert len(model.backbone("hr")(torch.randn(1, 4, 32, 32))) == 4
+
+@torch.no_grad()
+def test_near_infrared_counts_where_the_backbone_takes_it():
+    model = four_bands()
+    images = np.full((2, 4, 40, 40), 90.0, np.float32)
+    images[1, 3] = 200
+    vectors = model.embed(images, "naip_rgbn")
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+    without = series("s2", 1, 6, 4)  # a sample without `hr` beside one with it
+    nir = to_series(images[0], SENSORS["naip_rgbn"])
+    batch = collate([Sample({"hr": nir}), Sample({"s2": without})])
+    close(model(batch).pooled[0], torch.from_numpy(vectors[0]))
+
+
+def test_bands_that_do_not_fit_name_the_cards_that_do(model, fresh):
+    rgb, nir = np.zeros((1, 3, 32, 32)), np.zeros((1, 4, 32, 32))
+    with pytest.raises(ValueError, match=r"takes 4 bands, sensor `rgb8` gives 3: .* naip_rgbn"):
+        four_bands().embed(rgb, "rgb8")
+    for three in (model, fresh("v2_tiny")):
+        with pytest.raises(ValueError, match=r"takes 3 bands, sensor `naip_rgbn` gives 4.* naip"):
+            three.embed(nir, "naip_rgbn")
+
+
+def test_sensors_of_other_channels_are_batched_apart():
+    samples = [
+        Sample({"hr": to_series(np.zeros((n, 8, 8)), SENSORS[card])})
+        for n, card in ((3, "naip"), (4, "naip_rgbn"))
+    ]
+    with pytest.raises(ValueError, match="hr sensors naip, naip_rgbn have different channels"):
+        collate(samples)
 
 
 @torch.no_grad()

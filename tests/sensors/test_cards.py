@@ -33,7 +33,7 @@ def test_card_is_complete(card):
     assert card.bands
     assert all((card.title, card.unit, card.source))
     assert card.plausible[0] < card.plausible[1]
-    order = TOKENIZER_BANDS[card.modality]
+    order = card.inputs
     names = [band.name for band in card.bands]
     assert names == sorted(names, key=order.index)
     assert [order[channel] for channel in card.channels] == names
@@ -60,9 +60,17 @@ def test_mean_of_a_card_is_plausible(card):
 
 @CARDS
 def test_wavelengths_rise_with_the_channel_except_for_rgb(card):
-    waves = [band.wavelength for band in card.bands if band.wavelength is not None]
+    own = [band for band in card.bands if band.name in TOKENIZER_BANDS[card.modality]]
+    waves = [band.wavelength for band in own if band.wavelength is not None]
 
     assert waves == sorted(waves, reverse=card.modality == "hr")
+
+
+def test_near_infrared_of_hr_is_for_those_that_ask():
+    assert SENSORS["naip_rgbn"].inputs == ("R", "G", "B", "NIR")
+    assert SENSORS["naip_rgbn"].channels == (0, 1, 2, 3)
+    others = [card for card in SENSORS.values() if card.name != "naip_rgbn"]
+    assert all(card.inputs == TOKENIZER_BANDS[card.modality] for card in others)
 
 
 def test_defaults_feed_their_modality():

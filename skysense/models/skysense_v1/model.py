@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skysense.layers.derived import Derived
 from skysense.layers.windows import WindowAttention
-from skysense.models.assembly import check_valid, meet, pool, select_seen, spread
+from skysense.models.assembly import check_bands, check_valid, meet, pool, select_seen, spread
 from skysense.models.embedding import ImageLike, embed_images
 from skysense.models.encoder import Schedules, warn_if_untrained
 from skysense.models.features import Features, Level
@@ -67,7 +68,8 @@ class SkySenseV1(nn.Module):
             self.geo_context = GeoContext(
                 config.geo_regions, config.geo_prototypes, config.fusion_width
             )
-        self._folded: dict[str, tuple[tuple[object, ...], tuple[Tensor, Tensor]]] = {}
+        self._folded: dict[str, Derived[tuple[Tensor, Tensor]]]
+        self._folded = {"s2": Derived(), "s1": Derived()}
         self.reset_parameters()
 
     @torch.no_grad()
@@ -173,12 +175,7 @@ class SkySenseV1(nn.Module):
         Raises:
             ValueError: the backbone has another number of bands than the batch.
         """
-        bands = self.backbone(key).config.bands
-        if bands != part.pixels.shape[2]:
-            raise ValueError(
-                f"the `{key}` backbone of `{self.name}` takes {bands} bands, sensor cards give "
-                f"{part.pixels.shape[2]}: use the backbone alone, `model.backbone('{key}')`"
-            )
+        check_bands(self.name, key, self.backbone(key).config.bands, part)
         pixels, valid, seen = select_seen(part)
         shape = (part.pixels.shape[0], part.pixels.shape[1])
         outputs = self.backbone(key)(pixels, valid, count)
@@ -212,6 +209,7 @@ class SkySenseV1(nn.Module):
         x = level.values.flatten(0, 1)  # (B T, D, h, w)
         head = self.up_s2 if key == "s2" else self.up_s1
         if torch.is_grad_enabled():
+            self._folded[key].clear()
             tokens = self.fusion.proj(head(x).permute(0, 2, 3, 1))
         else:
             weight, bias = self._fold(key, head)
@@ -226,16 +224,16 @@ class SkySenseV1(nn.Module):
     def _fold(self, key: str, head: UpHead) -> tuple[Tensor, Tensor]:
         """Up-sampling head and fusion projection as one convolution: both are linear.
 
-        Kept until a weight is replaced or changed by an optimizer. Source: [ours], after
-        docs/sources.md 11.
+        Kept until a weight changes. Source: [ours], after docs/sources.md 11.
         """
         parts = [*head.parameters(), *self.fusion.proj.parameters()]
-        if any(part.is_inference() for part in parts):  # these do not count their changes
-            return self._folding(head)
-        state = tuple((part.data_ptr(), part._version, part.device) for part in parts)
-        if key not in self._folded or self._folded[key][0] != state:
-            self._folded[key] = (state, self._folding(head))
-        return self._folded[key][1]
+        return self._folded[key].get(parts, lambda: self._folding(head))
+
+    def train(self, mode: bool = True) -> "SkySenseV1":
+        """Change the mode, and forget what is folded: not every optimizer leaves a trace."""
+        for folded in self._folded.values():
+            folded.clear()
+        return super().train(mode)
 
     def _folding(self, head: UpHead) -> tuple[Tensor, Tensor]:
         """The folded weight `(D scale^2, in_dim, 1, 1)` and bias `(D scale^2,)`."""

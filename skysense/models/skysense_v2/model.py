@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skysense.layers.moe import MixtureOfExperts, RouterStatistics
 from skysense.layers.tokenizer import PatchTokenizer
 from skysense.layers.windows import SwinBlock
-from skysense.models.assembly import check_valid, meet, pool, select_seen, spread
+from skysense.models.assembly import check_bands, check_valid, meet, pool, select_seen, spread
 from skysense.models.embedding import ImageLike, embed_images
 from skysense.models.encoder import Schedule, Schedules, warn_if_untrained
 from skysense.models.features import Features, Level
@@ -143,6 +143,7 @@ class SkySenseV2(nn.Module):
         self, key: str, part: ModalityBatch, schedule: Schedule, last_stage: int
     ) -> tuple[tuple[Level, ...], dict[str, RouterStatistics]]:
         """Tokenizer and backbone over all acquisitions that hold anything at all."""
+        check_bands(self.name, key, len(TOKENIZER_BANDS[key]), part)  # type: ignore[index]
         pixels, valid, seen = select_seen(part)
         tokens, valid = self.tokenizers[key](pixels, valid)
         prompts = [self.prompts[f"{key}_stage{stage}"] for stage in (3, 4)]
