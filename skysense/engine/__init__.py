@@ -1,0 +1,1 @@
+"""Training without a model: ranks, optimizer, schedules, checkpoints, log."""
