@@ -1,0 +1,1 @@
+"""What labels are for: scores of frozen features."""
