@@ -1,0 +1,1 @@
+"""Pre-training of SkySense V2 and V1: views, losses, student and teacher, the run."""
