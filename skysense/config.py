@@ -1,9 +1,11 @@
 """Strict configuration: frozen models whose errors name the key and say what was meant."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 ConfigT = TypeVar("ConfigT", bound="Config")
@@ -35,11 +37,69 @@ def parse(cls: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
         raise ValueError(f"{where}: " + "; ".join(lines)) from None
 
 
+def read_recipe(
+    cls: type[ConfigT], path: str | Path, overrides: Sequence[str] = ()
+) -> ConfigT:
+    """Read a recipe: one complete YAML file, with some values replaced.
+
+    Args:
+        cls: the configuration class.
+        path: the file.
+        overrides: `a.b=value` each, the value in YAML.
+
+    Raises:
+        ValueError: not YAML, an override that is none, or values that `cls` refuses.
+        OSError: there is no such file, or it cannot be read.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {_flat(error)}") from None
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path} holds no recipe: expected keys with values")
+    changed = dict(values)
+    for override in overrides:
+        changed = _override(changed, override)
+    return parse(cls, changed, str(path))
+
+
+def _override(values: Mapping[str, Any], override: str) -> dict[str, Any]:
+    """A copy with the value of one dotted key replaced.
+
+    Raises:
+        ValueError: not `a.b=value`, or the key leads through something that has no keys.
+    """
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise ValueError(f"`{override}` is not of the form a.b=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"`{override}`: the value is not YAML: {_flat(error)}") from None
+    changed = dict(values)
+    inner = changed
+    for key in keys[:-1]:
+        below = inner.get(key)
+        if below is not None and not isinstance(below, Mapping):
+            raise ValueError(f"`{override}`: `{key}` is a value and has no keys below it")
+        inner[key] = dict(below or {})
+        inner = inner[key]
+    inner[keys[-1]] = value
+    return changed
+
+
+def _flat(error: Exception) -> str:
+    """The text of an error on one line."""
+    return " ".join(str(error).split())
+
+
 def _explain(cls: type[BaseModel], item: dict[str, Any]) -> str:
     """One validation error in words."""
-    key = ".".join(str(part) for part in item["loc"]) or "the whole"
+    key = ".".join(str(part) for part in item["loc"])
     if item["type"] != "extra_forbidden":
-        return f"`{key}`: {item['msg']}"
+        said = item["msg"].removeprefix("Value error, ")
+        return f"`{key}`: {said}" if key else said
     owner: type[BaseModel] | None = cls
     for part in item["loc"][:-1]:  # a position in a list is no field, and stays with its model
         if owner is not None and part in owner.model_fields:

@@ -11,7 +11,10 @@ from skysense import __version__
 from skysense.cli.command import ManyValues, Program
 from skysense.cli.convert import convert
 from skysense.cli.embed import embed
+from skysense.cli.evaluate import evaluate
 from skysense.cli.info import info
+from skysense.cli.pretrain import pretrain
+from skysense.cli.shards import shards
 
 app = typer.Typer(
     cls=Program,
@@ -23,6 +26,9 @@ app = typer.Typer(
 )
 app.command(cls=ManyValues)(embed)
 app.command()(convert)
+app.command()(pretrain)
+app.command()(evaluate)
+app.add_typer(shards, name="shards")
 app.command()(info)
 
 

@@ -43,9 +43,8 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        number = error.args[0] if isinstance(error, Terminated) else signal.SIGINT
-        name = "interrupted" if number == signal.SIGINT else "terminated"
-        _say(f"{name}: stopped early, nothing half-written is left")
+        number, said = _interruption(error)
+        _say(f"{'interrupted' if number == signal.SIGINT else 'terminated'}: {said}")
         sys.exit(128 + number)
     except Exception as error:
         text = _explained(error)
@@ -53,6 +52,12 @@ def _one_line() -> Iterator[None]:
             raise
         _say(f"error: {text}")
         sys.exit(2)
+
+
+def _interruption(error: KeyboardInterrupt) -> tuple[int, str]:
+    """The signal, and what to say of it; Ctrl-C raises an error that tells neither."""
+    number, *said = error.args or (signal.SIGINT,)
+    return number, said[0] if said else "stopped early, nothing half-written is left"
 
 
 def _explained(error: Exception) -> str | None:
