@@ -13,6 +13,7 @@ core OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/pretrain_nano.py -
 
 import argparse
 import csv
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -119,7 +120,7 @@ def main() -> None:
     told = [line for line in lines if "loss" in line]
     last = told[-max(1, len(told) // 10) :]
     spread, rank = (np.mean([line[k] for line in last]) for k in ("feature_std", "effective_rank"))
-    falls = [a[1] - b[1] for a, b in zip(scores, scores[1:], strict=False)]
+    falls = [before[1] - after[1] for before, after in itertools.pairwise(scores)]
     rise = scores[-1][1] - scores[0][1]
     passed = rise >= RISE and max(falls, default=0.0) <= FALL
     passed &= spread >= FEATURE_STD_FLOOR and rank >= EFFECTIVE_RANK_FLOOR

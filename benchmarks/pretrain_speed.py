@@ -1,10 +1,10 @@
 """What a pre-training step costs: the whole method against image level only, and the loop's share.
 
-On noise of the size of EuroSAT (64 x 64 RGB), `recipes/pretrain/v2_nano.yaml`, batches of 64. Limits:
-the whole method at most 1.5 times image level only; a whole step, with data, views, optimizer and
-EMA, at most 1.1 times forward and backward pass of the same objective on views that are there.
-What a loss costs is a whole step against one without it (alignment needs two modalities, and has
-nothing to do here). Run: python benchmarks/pretrain_speed.py
+On noise of the size of EuroSAT (64 x 64 RGB), `recipes/pretrain/v2_nano.yaml`, batches of 64.
+Limits: the whole method at most 1.5 times image level only; a whole step, with data, views,
+optimizer and EMA, at most 1.1 times forward and backward pass of the same objective on views that
+are there. What a loss costs is a whole step against one without it (alignment needs two
+modalities, and has nothing to do here). Run: python benchmarks/pretrain_speed.py
 """
 
 import statistics
@@ -81,7 +81,9 @@ def main() -> None:
         folder = Path(name)
         noise = np.random.default_rng(0).integers(0, 256, (256, 3, 64, 64), np.uint8)
         np.savez(folder / "noise.npz", images=noise)
-        build_shards(drafts_of(folder / "noise.npz", Reading(sensors={"hr": "rgb8"})), folder / "shards")
+        build_shards(
+            drafts_of(folder / "noise.npz", Reading(sensors={"hr": "rgb8"})), folder / "shards"
+        )
         whole = build(folder)
         variants = {
             "whole": whole_step(whole),

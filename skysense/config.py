@@ -37,9 +37,7 @@ def parse(cls: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
         raise ValueError(f"{where}: " + "; ".join(lines)) from None
 
 
-def read_recipe(
-    cls: type[ConfigT], path: str | Path, overrides: Sequence[str] = ()
-) -> ConfigT:
+def read_recipe(cls: type[ConfigT], path: str | Path, overrides: Sequence[str] = ()) -> ConfigT:
     """Read a recipe: one complete YAML file, with some values replaced.
 
     Args:

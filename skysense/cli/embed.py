@@ -1,9 +1,7 @@
 """`skysense embed`: GeoTIFFs to a georeferenced feature map."""
 
-import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from skysense.cli.options import check_folder, pick_device, terse_warnings
 
 if TYPE_CHECKING:
     from skysense.inference.plan import Plan
@@ -139,8 +139,8 @@ def embed(
     given, cards = _inputs(inputs or [], {"hr": hr, "s2": s2, "s1": s1}, sensor or [])
     _check_paths(output, quicklook, [path for paths in given.values() for path in paths])
     schedules = _schedules(schedule or [], list(given))
-    device = _device(device)
-    with _terse_warnings(quiet):
+    device = pick_device(device)
+    with terse_warnings(quiet):
         scene = open_scene(given, cards, _band_names(bands or [], list(given)))
         _check_not_among(output, scene.files)  # those of a folder are known now
         loaded = pack(load(model, device))
@@ -199,25 +199,13 @@ def _check_paths(output: Path, quicklook: Path | None, inputs: list[Path]) -> No
         if path.is_dir():
             raise ValueError(f"{path} is a folder; give the name of a file")
         _check_not_among(path, inputs)
-        _check_folder(path)
+        check_folder(path)
 
 
 def _check_not_among(output: Path, inputs: Iterable[Path]) -> None:
     """Refuse to overwrite an input."""
     if output.resolve() in {path.resolve() for path in inputs}:
         raise ValueError(f"{output} is an input; choose another output")
-
-
-def _check_folder(path: Path) -> None:
-    """Say before the work begins that an output's folder cannot be had or written to."""
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise ValueError(f"{path} cannot be written: {folder} is a file, not a folder")
-    effective = os.access in os.supports_effective_ids
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
-        raise ValueError(f"{path} cannot be written: no permission to write in {folder}")
 
 
 def _schedules(texts: list[str], modalities: list[str]) -> "dict[str, Schedule] | None":
@@ -259,41 +247,6 @@ def _band_names(texts: list[str], modalities: list[str]) -> dict[str, list[str]]
         _check_key("--bands", text, key, modalities, names)
         names[key] = [name.strip() for name in listed.split(",")]
     return names
-
-
-_DEVICES = ("cpu", "cuda", "mps", "xpu")
-
-
-def _device(name: str) -> str:
-    """Check a device's name; `auto` picks one."""
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    if name.partition(":")[0] not in _DEVICES:
-        raise ValueError(f"--device {name} is not known; give auto, {', '.join(_DEVICES)}")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        text = str(error).splitlines()[0].partition(". ")[0]
-        raise ValueError(f"--device {name} cannot be used here: {text}") from None
-    return name
-
-
-@contextmanager
-def _terse_warnings(quiet: bool) -> Iterator[None]:
-    """Warnings as one line each, without file and source."""
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        if not quiet:
-            typer.echo(f"note: {message}", err=True)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("once", UserWarning)
-        warnings.showwarning = show
-        yield
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skysense.cli.embed import _check_folder, _device, _terse_warnings
+from skysense.cli.options import check_folder, pick_device, terse_warnings
 
 if TYPE_CHECKING:
     from skysense.data.labelled import LabelledSet
@@ -107,12 +107,12 @@ def evaluate(
     _check_output(output)
     train_set, test_set = train_and_test(data, test, seed)
     names = [name.strip() for name in bands.split(",")] if bands else None
-    device = _device(device)
+    device = pick_device(device)
     loaded = load(model, device)
     models = [loaded] if against is None else [loaded, random_twin(loaded, seed + 1)]
     results = []
     total = len(models) * (len(train_set) + len(test_set))
-    with _terse_warnings(quiet), _progress(total, quiet) as advance:
+    with terse_warnings(quiet), _progress(total, quiet) as advance:
         warn_if_untrained(loaded)
         warnings.simplefilter("ignore", UntrainedModelWarning)  # said once; the twin is meant to be
         for current in models:
@@ -147,7 +147,7 @@ def _check_output(output: Path | None) -> None:
         return
     if output.is_dir():
         raise ValueError(f"{output} is a folder; give the name of a file")
-    _check_folder(output)
+    check_folder(output)
 
 
 def _split_in_words(

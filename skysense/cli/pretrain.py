@@ -21,7 +21,7 @@ def pretrain(
     ] = None,
 ) -> None:
     """Train a model; start several processes with `torchrun --nproc-per-node N -m skysense`."""
-    from skysense.cli.embed import _terse_warnings
+    from skysense.cli.options import terse_warnings
     from skysense.config import read_recipe
     from skysense.engine.distributed import rank
     from skysense.pretrain.recipe import Recipe
@@ -30,7 +30,7 @@ def pretrain(
     if resume not in ("auto", "never"):
         raise ValueError(f"--resume is `auto` or `never`, got `{resume}`")
     changes = [*(overrides or []), *([] if output is None else [f"output={output}"])]
-    with _terse_warnings(quiet=False):
+    with terse_warnings(quiet=False):
         outcome = run(read_recipe(Recipe, recipe, changes), "auto" if resume == "auto" else "never")
     if rank() == 0:
         typer.echo(f"model   {outcome.model}")

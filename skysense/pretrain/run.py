@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -95,7 +96,7 @@ def _fit(run: Run, log: Log, first: int) -> float | None:
     batches = run.loader.batches(first * recipe.data.accumulate)
     score = _score(run, log, 0) if first == 0 else None
     clock, logged = run.objective.clock, first
-    with stop_requests() as request:
+    with stop_requests() as request, closing(batches):
         for step in range(first, recipe.steps):
             done, last = step + 1, step + 1 == recipe.steps
             told = done % recipe.log_every == 0 or last
@@ -114,13 +115,10 @@ def _fit(run: Run, log: Log, first: int) -> float | None:
             if knn is not None and (last or done % knn.every == 0):
                 with clock.part("knn"):
                     score = _score(run, log, done)
-    batches.close()
     return score
 
 
-def take_step(
-    run: Run, step: int, batches: Iterator[Loaded], told: bool
-) -> dict[str, float]:
+def take_step(run: Run, step: int, batches: Iterator[Loaded], told: bool) -> dict[str, float]:
     """One optimizer step.
 
     Args:
@@ -150,10 +148,10 @@ def take_step(
         complete_gradients(parameters)
         run.precision.unscale(optimizer)
         norm = clip_gradients(parameters, recipe.optimizer.clip or None)
+        means = _means(run, loaded, found, norm)  # before a NaN reaches the weights
         run.precision.step(optimizer)
     with clock.part("ema"):
         ema_update(run.objective.teacher, run.objective.student, now["momentum"])
-    means = _means(run, loaded, found, norm)
     return {**means, **now, **(_observed(found) if told else {})}
 
 

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import skysense
+from skysense.data.shards import Reading, build_shards, drafts_of
 from skysense.engine import checkpoint
 from skysense.engine.distributed import Ranks
 from skysense.engine.precision import NotFiniteError
@@ -132,9 +134,7 @@ def test_forty_steps_or_twenty_kill_resume_twenty(root, shards, tmp_path, proces
     finish(start(root, tmp_path / "whole", shards, *settings, processes=processes))
     process = start(root, tmp_path / "cut", shards, *settings, processes=processes)
     kill_after(process, tmp_path / "cut", 20)
-    finish(
-        start(root, tmp_path / "cut", shards, *settings, resume="auto", processes=processes)
-    )
+    finish(start(root, tmp_path / "cut", shards, *settings, resume="auto", processes=processes))
 
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
@@ -150,9 +150,7 @@ def test_two_processes_give_the_curve_of_one(root, shards, tmp_path):
 
     one = torch.tensor(losses(tmp_path / "one"))
     for mode in ("ddp", "fsdp"):
-        torch.testing.assert_close(
-            torch.tensor(losses(tmp_path / mode)), one, rtol=0, atol=1e-4
-        )
+        torch.testing.assert_close(torch.tensor(losses(tmp_path / mode)), one, rtol=0, atol=1e-4)
 
 
 def test_two_parts_of_a_batch_and_checkpointed_blocks_run(recipe, tmp_path):
@@ -196,6 +194,11 @@ def test_data_and_processes_that_do_not_fit(recipe, tmp_path, shards):
     empty.mkdir()
     with pytest.raises(ValueError, match="shards build"):
         prepare(recipe(tmp_path, f"data.shards=[{empty}]"), Ranks())
+    hr_alone = tmp_path / "hr"
+    np.savez(tmp_path / "images.npz", images=np.full((4, 3, 32, 32), 7, np.uint8))
+    build_shards(drafts_of(tmp_path / "images.npz", Reading(sensors={"hr": "rgb8"})), hr_alone)
+    with pytest.raises(ValueError, match="s2, s1"):
+        prepare(recipe(tmp_path, f"data.shards=[{hr_alone}]"), Ranks())
     with pytest.raises(ValueError, match="is for GPUs"):
         prepare(recipe(tmp_path, "precision=bfloat16"), Ranks())
     with pytest.raises(ValueError, match="unknown model `v2_nanno`"):

@@ -1,0 +1,55 @@
+"""Options that commands share: where to compute, where to write, how warnings are said."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+def pick_device(name: str) -> str:
+    """Check a device's name; `auto` picks one."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.partition(":")[0] not in _DEVICES:
+        raise ValueError(f"--device {name} is not known; give auto, {', '.join(_DEVICES)}")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        text = str(error).splitlines()[0].partition(". ")[0]
+        raise ValueError(f"--device {name} cannot be used here: {text}") from None
+    return name
+
+
+def check_folder(path: Path) -> None:
+    """Say before the work begins that an output's folder cannot be had or written to."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ValueError(f"{path} cannot be written: {folder} is a file, not a folder")
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        raise ValueError(f"{path} cannot be written: no permission to write in {folder}")
+
+
+@contextmanager
+def terse_warnings(quiet: bool) -> Iterator[None]:
+    """Warnings as one line each, without file and source."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if not quiet:
+            typer.echo(f"note: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", UserWarning)
+        warnings.showwarning = show
+        yield
