@@ -1,19 +1,16 @@
 """`skysense embed`: GeoTIFFs to a georeferenced feature map."""
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skysense.cli.options import check_folder, pick_device, terse_warnings
+from skysense.cli.options import check_folder, pick_device, progress_bar, terse_warnings
 
 if TYPE_CHECKING:
-    from skysense.inference.plan import Plan
     from skysense.models.encoder import Schedule
 
 
@@ -150,7 +147,7 @@ def embed(
             batch_size, dtype.value, schedules, quicklook, mask_clouds=not keep_clouds
         )
         started = time.monotonic()
-        with _progress(plan, quiet) as advance:
+        with progress_bar("embedding", "tiles", plan.tiling.count, quiet) as advance:
             embed_scene(loaded, scene, plan, output, options, advance)
     if not quiet:
         seconds = time.monotonic() - started
@@ -247,24 +244,3 @@ def _band_names(texts: list[str], modalities: list[str]) -> dict[str, list[str]]
         _check_key("--bands", text, key, modalities, names)
         names[key] = [name.strip() for name in listed.split(",")]
     return names
-
-
-@contextmanager
-def _progress(plan: "Plan", quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar of tiles on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    bar = Progress(
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        "tiles",
-        TimeRemainingColumn(),
-        console=console,
-        disable=quiet or not sys.stderr.isatty(),
-    )
-    with bar:
-        task = bar.add_task("embedding", total=plan.tiling.count)
-        yield lambda tiles: bar.update(task, advance=tiles)

@@ -2,17 +2,14 @@
 
 import json
 import os
-import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skysense.cli.options import check_folder, pick_device, terse_warnings
+from skysense.cli.options import check_folder, pick_device, progress_bar, terse_warnings
 
 if TYPE_CHECKING:
     from skysense.data.labelled import LabelledSet
@@ -112,7 +109,7 @@ def evaluate(
     models = [loaded] if against is None else [loaded, random_twin(loaded, seed + 1)]
     results = []
     total = len(models) * (len(train_set) + len(test_set))
-    with terse_warnings(quiet), _progress(total, quiet) as advance:
+    with terse_warnings(quiet), progress_bar("embedding", "images", total, quiet) as advance:
         warn_if_untrained(loaded)
         warnings.simplefilter("ignore", UntrainedModelWarning)  # said once; the twin is meant to be
         for current in models:
@@ -214,23 +211,3 @@ def _write(output: Path, facts: dict[str, Any]) -> None:
         os.replace(temporary, output)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar of images on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        "images",
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet or not sys.stderr.isatty(),
-    )
-    with bar:
-        task = bar.add_task("embedding", total=total)
-        yield lambda images: bar.update(task, advance=images)

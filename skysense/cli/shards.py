@@ -1,14 +1,13 @@
 """`skysense shards`: imagery to shards for pre-training."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skysense.cli.command import ManyValues
+from skysense.cli.options import progress_bar
 
 if TYPE_CHECKING:
     from skysense.data.shards import Built, Draft, Reading
@@ -109,7 +108,7 @@ def build(
     drafts = _drafts(sources or [], scene, by_name, synthetic, seed, reading)
     listed = frozenset(path for file in exclude or [] for path in read_excluded(file))
     drafts, left_out = leave_out(drafts, listed)
-    with _progress(len(drafts), quiet) as advance:
+    with progress_bar("reading", "files and places", len(drafts), quiet) as advance:
         built = build_shards(
             drafts, output, samples_per_shard=samples_per_shard, seed=seed, progress=advance
         )
@@ -189,23 +188,3 @@ def _report(built: "Built", output: Path, left_out: int) -> None:
 def _some(names: tuple[str, ...]) -> str:
     """The first few names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-@contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar of files and places on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        "files and places",
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet or not sys.stderr.isatty(),
-    )
-    with bar:
-        task = bar.add_task("reading", total=total)
-        yield lambda count: bar.update(task, advance=count)

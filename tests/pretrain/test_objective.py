@@ -1,7 +1,4 @@
-"""The objective against plain loops, what it may cost, what it must not depend on.
-
-Legend: B samples, G global views, V all views, N rows, K codes, h w cells, m queries.
-"""
+"""The objective against plain loops, what it may cost, what it must not depend on."""
 
 import dataclasses
 import functools
@@ -27,7 +24,7 @@ from skysense.sample import Sample, collate
 from skysense.sensors import MODALITIES
 
 KEEP = ("keep", "keep", "keep")
-HEADS = HeadConfig(codes=8, dense_codes=6, hidden=16, bottleneck=8, layers=2)
+HEADS = HeadConfig(codes=8, dense_codes=6, hidden=16, bottleneck=8, layers=2, standard=False)
 VIEWS = ViewConfig(
     drop_modality=0.3,
     local_count=2,
@@ -105,9 +102,6 @@ def look(samples, order=None, config=VIEWS):
 def seen(samples):
     """Views of all samples, with the numbers."""
     return look(samples)
-
-
-# What a plain loop says
 
 
 def sinkhorn(logits, weight):
@@ -405,9 +399,6 @@ def test_three_global_views(samples):
         assert terms.losses[term].item() == pytest.approx(float(expected), abs=2e-4, rel=1e-5)
 
 
-# Gradients
-
-
 def test_gradients_reach_the_student_alone(seen):
     made = objective(LossConfig(**SIZES, koleo=0.1))
     terms = made(*seen, COLD)
@@ -431,9 +422,6 @@ def test_the_order_of_samples_changes_nothing(samples, config):
     for name, loss in expected.losses.items():
         torch.testing.assert_close(found.losses[name], loss, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-4, atol=1e-4)
-
-
-# What is switched off costs nothing
 
 
 @pytest.mark.parametrize(
@@ -476,9 +464,6 @@ def test_the_networks_look_no_more_than_they_must(seen, samples):
         assert sum(n for name, n in calls if name == "teacher") == expected
 
 
-# Batches of all kinds
-
-
 def test_one_modality(samples):
     views, choose = look(samples[1:2])
     terms = objective()(views, choose, COLD)
@@ -508,9 +493,6 @@ def test_what_a_masked_row_holds_is_never_looked_at(samples):
     found = made(*look(changed), COLD)
 
     torch.testing.assert_close(found.total, expected.total, rtol=1e-5, atol=1e-5)
-
-
-# Text
 
 
 def text_loss(labels, seen, weight=1.0):
@@ -553,9 +535,6 @@ def test_text_without_labels_is_zero_and_no_error(seen, samples):
         assert not made.text_alignment.proj.weight.grad.any()
 
 
-# Targets, experts, prototypes, V1
-
-
 def test_centering(seen):
     made = objective(LossConfig(**SIZES, targets="centering"))
     assert not any(key.startswith("teacher") for key in made.state_dict())
@@ -583,10 +562,8 @@ def test_v1(seen):
     assert terms.total.isfinite()
     widths = {key: made.student.encoder.level_width(key, 4) for key in MODALITIES}
     for key, adapter in made.student.adapters.items():
-        if widths[key] == widths["hr"]:
-            assert not list(adapter.parameters())
-        else:
-            assert adapter.weight.grad.any()
+        same = widths[key] == widths["hr"]
+        assert not list(adapter.parameters()) if same else adapter.weight.grad.any()
     made.student.zero_grad(set_to_none=True)
 
 

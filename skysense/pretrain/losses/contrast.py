@@ -105,7 +105,8 @@ def standardize(x: Tensor, weight: Tensor) -> Tensor:
     centered = x - (total / count)[..., None, :]
     kept = torch.where(share > 0, centered, 0)
     square = gather_rows((share * kept * kept).sum(-2)[None]).sum(0)
-    return centered * (square / count).clamp(min=LEAST_VARIANCE).rsqrt()[..., None, :]
+    scale: Tensor = (square / count).clamp(min=LEAST_VARIANCE).rsqrt()[..., None, :]
+    return centered * scale
 
 
 @torch.no_grad()

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skysense.models.geo_context import sinkhorn
-from skysense.pretrain.losses.contrast import Centering, CodeHead, contrast, sinkhorn_targets
+from skysense.pretrain.losses.contrast import (
+    Centering,
+    CodeHead,
+    contrast,
+    sinkhorn_targets,
+    standardize,
+)
 from skysense.pretrain.losses.sinkhorn import balance
 
 
@@ -225,3 +231,29 @@ def test_center_stays_in_evaluation_and_without_rows():
 
     assert torch.equal(centering.center, before)
     assert list(centering.state_dict()) == ["center"]
+
+
+def test_a_standard_head_knows_no_common_part_and_no_scale():
+    head, x = CodeHead(8, 16, 12, 6, standard=True), torch.randn(3, 20, 6)
+    weight = (torch.rand(3, 20) > 0.3).float()
+
+    found = head.compare(x, weight)
+    for i in range(3):
+        kept = weight[i] > 0
+        own = x[i][kept]
+        plain = (own - own.mean(0)) / own.std(0, correction=0)
+        codes = torch.nn.functional.normalize(head.directions, dim=-1)
+        expected = torch.nn.functional.normalize(plain, dim=-1) @ codes.T
+        torch.testing.assert_close(found[i][kept], expected)
+    torch.testing.assert_close(head.compare(7 * x + 5, weight), found, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_no_weight_change_no_other_and_no_gradient():
+    weight = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    found = []
+    for value in (0.0, 1e6):
+        x = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.5, 0.5], [value, value]], requires_grad=True)
+        standardize(x, weight)[:3, 0].square().mul(torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+        found.append(x.grad[:3])
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0].any()
