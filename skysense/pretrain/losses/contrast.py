@@ -105,8 +105,9 @@ def standardize(x: Tensor, weight: Tensor) -> Tensor:
     centered = x - (total / count)[..., None, :]
     kept = torch.where(share > 0, centered, 0)
     square = gather_rows((share * kept * kept).sum(-2)[None]).sum(0)
-    scale: Tensor = (square / count).clamp(min=LEAST_VARIANCE).rsqrt()[..., None, :]
-    return centered * scale
+    scale = (square / count).clamp(min=LEAST_VARIANCE).rsqrt()
+    standard: Tensor = centered * scale[..., None, :]
+    return standard
 
 
 @torch.no_grad()
