@@ -176,7 +176,7 @@ def peak(packed: bool) -> dict[str, Any]:
 
 @torch.no_grad()  # not inference mode: what is made there cannot keep its folded weights
 def main() -> None:
-    """Time each part, then measure memory."""
+    """Measure memory, then time each part."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--official-swin")
     parser.add_argument("--official-vit")
@@ -184,8 +184,9 @@ def main() -> None:
     if options.official_swin is None or options.official_vit is None:
         print("where no official module is named, the reference is our transcription of its code")
     torch.manual_seed(0)
-    parts = {"hr": hr(options.official_swin), "s2": s2(options.official_vit), "fusion": fusion()}
+    # A child counts what its parent held when it began, so memory comes first.
     memory = {"packed": peak(True), "plain": peak(False)}
+    parts = {"hr": hr(options.official_swin), "s2": s2(options.official_vit), "fusion": fusion()}
     named = {"hr": options.official_swin, "s2": options.official_vit, "fusion": None}
     facts = {
         "reference": {key: value or "transcription" for key, value in named.items()},
