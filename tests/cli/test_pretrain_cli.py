@@ -88,14 +88,14 @@ def logged(folder):
 
 def at_step(monkeypatch, number, do):
     """Do something in the middle of a step."""
-    step = module._step
+    step = module.take_step
 
     def interrupted(run, index, *rest):
         if index == number:
             do()
         return step(run, index, *rest)
 
-    monkeypatch.setattr(module, "_step", interrupted)
+    monkeypatch.setattr(module, "take_step", interrupted)
 
 
 def test_a_run_says_where_the_model_is(pretrain):
