@@ -27,6 +27,7 @@ import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 
+from skysense.data.processes import is_alive
 from skysense.data.rasters import IO_ERRORS, reason
 from skysense.geo import Grid
 
@@ -54,7 +55,7 @@ def clean_stale(folder: Path, name: str) -> None:
     """Remove what killed runs left behind for the same output."""
     for path in folder.glob(f".{glob.escape(name)}.*.part"):
         match = _STALE.match(path.name)
-        if match and match["name"] == name and not _alive(int(match["pid"])):
+        if match and match["name"] == name and not is_alive(int(match["pid"])):
             _remove(path)
 
 
@@ -64,19 +65,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    """Whether another process has this number; in a container ours may have had it before."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from skysense.data.processes import is_alive
 from skysense.data.shards.drafts import Draft
 from skysense.data.shards.index import INDEX_NAME, PATTERN, Entry, Shard, write_index
 from skysense.data.shards.members import encode
@@ -196,7 +197,7 @@ def _beside(folder: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     for path in parent.glob(f".{glob.escape(folder.name)}.*.part"):
         number = re.fullmatch(r"\.(.+)\.(\d+)\.part", path.name)
-        if number and number[1] == folder.name and not _alive(int(number[2])):
+        if number and number[1] == folder.name and not is_alive(int(number[2])):
             shutil.rmtree(path, ignore_errors=True)
     temporary = parent / f".{folder.name}.{os.getpid()}.part"
     temporary.mkdir()
@@ -204,19 +205,6 @@ def _beside(folder: Path) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    """Whether another process has this number."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _replace(temporary: Path, folder: Path) -> None:
