@@ -15,7 +15,7 @@ GPU = $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 BIN := .venv/bin
 BENCHES = $(wildcard benchmarks/[a-z]*.py)
 # What reads data that is not part of the repository, where no folder of it is named.
-ABSENT = $(if $(SKYSENSE_PARITY),,%/parity.py) $(if $(SKYSENSE_DATA),,%/pretrain_nano.py)
+ABSENT = $(if $(SKYSENSE_PARITY),,%/parity.py) $(if $(SKYSENSE_DATA),,%/pretrain_nano.py %/ablations.py)
 READY := .venv/ready
 
 # The stamp is written last and the venv is made from nothing, so an interrupted set-up starts over.

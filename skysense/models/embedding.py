@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from skysense.models.pooling import POOLINGS, Pooling, pool_features
+from skysense.models.readout import Readout
 from skysense.sample import Sample, Series, collate, undated
 from skysense.sensors import SensorCard, find_bands, get_sensor, missing_bands
 
@@ -66,6 +68,7 @@ def embed_images(
     sensor: str,
     bands: Sequence[str] | None = None,
     batch_size: int = 16,
+    pooling: Pooling | None = None,
 ) -> npt.NDArray[np.float32]:
     """One pooled vector an image.
 
@@ -75,14 +78,22 @@ def embed_images(
         sensor: name of the sensor card.
         bands: names of the C bands; default: the card's bands in its order.
         batch_size: images computed at a time; a batch of mixed sizes is padded and masked.
+        pooling: how the features become a vector; default: by the model's read-out if it has one,
+            else `fused`.
 
     Returns:
         `(N, D)` float32.
 
     Raises:
-        ValueError: images do not fit the card, or one holds no valid pixel.
+        ValueError: images do not fit the card, one holds no valid pixel, or there is no such
+            pooling.
     """
     card = get_sensor(sensor)
+    if pooling is not None and pooling not in POOLINGS:
+        raise ValueError(f"unknown pooling `{pooling}` (known: {', '.join(POOLINGS)})")
+    readout = getattr(model, "readout", None) if pooling is None else None
+    if readout is not None and card.modality not in readout.config.modalities:
+        readout = None
     if getattr(images, "ndim", 4) == 3:
         raise ValueError("`images` is one image; pass a list, or (N, C, H, W)")
     device = next(model.parameters()).device
@@ -96,7 +107,12 @@ def embed_images(
             if empty:
                 raise ValueError(f"images {empty} hold no valid pixel")
             batch = collate([Sample({card.modality: series}) for series in chunk])
-            vectors.append(model(batch.to(device)).pooled.float().cpu().numpy())
+            features = model(batch.to(device))
+            if isinstance(readout, Readout):
+                vector = readout(features, card.modality)
+            else:
+                vector = pool_features(features, pooling or "fused", card.modality)
+            vectors.append(vector.float().cpu().numpy())
     finally:
         model.train(was_training)
     if not vectors:

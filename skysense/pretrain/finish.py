@@ -9,9 +9,14 @@ from safetensors.torch import save_file
 
 from skysense.data.shards import Loaded
 from skysense.engine.parallel import whole_state
+from skysense.hub.catalog import Model
+from skysense.models.readout import ReadoutConfig
 from skysense.models.saving import save_model
+from skysense.models.skysense_v2 import SkySenseV2
 from skysense.pretrain.gallery import take_pictures
 from skysense.pretrain.preparation import Run, build_encoder
+from skysense.pretrain.reading import fit_readout
+from skysense.pretrain.recipe import Recipe
 from skysense.pretrain.report import write_report
 
 MODEL = "model"
@@ -27,6 +32,26 @@ def finish(run: Run) -> tuple[Path, Path | None]:
     return model, report
 
 
+def add_readout(model: Model, recipe: Recipe) -> Model:
+    """The same model with a read-out fitted on the recipe's samples; in evaluation mode.
+
+    Raises:
+        ValueError: a model of a family that has none, or too few samples.
+    """
+    if not isinstance(model, SkySenseV2):
+        raise ValueError("`readout`: models of SkySense V1 have none; set it to null")
+    assert recipe.readout is not None
+    wanted = {name: getattr(recipe.readout, name) for name in ReadoutConfig.model_fields}
+    config = model.config.model_copy(update={"readout": ReadoutConfig(**wanted)})
+    read = SkySenseV2(config, model.name).eval()
+    weights = {k: v for k, v in model.state_dict().items() if not k.startswith("readout.")}
+    own = {k: v for k, v in read.state_dict().items() if k.startswith("readout.")}
+    read.load_state_dict({**own, **weights})
+    read.trained = model.trained
+    fit_readout(read, recipe)
+    return read
+
+
 def export_model(run: Run) -> Path:
     """Write the teacher's encoder as a model that `skysense.load` takes.
 
@@ -40,6 +65,8 @@ def export_model(run: Run) -> Path:
         model = build_encoder(run.recipe)
         model.load_state_dict(state)
         model.trained = True
+        if run.recipe.readout is not None:
+            model = add_readout(model, run.recipe)
         save_model(model, target)
     return target
 

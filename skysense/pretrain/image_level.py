@@ -1,16 +1,20 @@
 """Image level of MGCL: every view of the student against the other global views of the teacher.
 
+Beside it the instance level, of the student alone.
+
 Legend: B samples, G global views, V all views, R rows of all streams of a kind, D width, K codes.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from skysense.engine.distributed import sum_over_ranks, world_size
 from skysense.pretrain.losses.contrast import contrast
 from skysense.pretrain.losses.image import image_vectors
-from skysense.pretrain.network import FeatureMap
+from skysense.pretrain.losses.instance import InstanceHead, instance_loss
+from skysense.pretrain.network import FUSED, Encoded, FeatureMap
 
 Targets = Callable[[Tensor, Tensor], Tensor]
 """Logits `(N, K)` and weights `(N,)` to targets `(N, K)`."""
@@ -89,3 +93,55 @@ def image_contrast(
         kept = present * (number > 0)
     logits = heads[0](vectors.flatten(0, 1), present.flatten())
     return contrast(logits, mixed.flatten(0, 1), temperature, kept.flatten()), entropy
+
+
+def instance_level(
+    heads: nn.ModuleDict, passes: Sequence[Encoded], samples: int, temperature: float
+) -> Tensor:
+    """Instance discrimination on every part of every modality's vector.
+
+    Each modality by itself, for between two of them their difference would be all there is to see;
+    a modality counts by how many rows show it [ours].
+
+    Args:
+        heads: modality to a head for each part.
+        passes: what the student says of the global and of the local views.
+        samples: B.
+        temperature: of the softmax.
+
+    Returns:
+        Scalar: the mean over the parts, and over the rows of all modalities.
+    """
+    losses, shares = [], []
+    for key, own in heads.items():
+        if world_size() == 1 and not any(key in found.parts for found in passes):
+            continue  # of several ranks another may have it, and all exchange the same
+        assert isinstance(own, nn.ModuleList)
+        parts, present = _rows(own, passes, key)
+        found = [
+            instance_loss(head(part, present), present, samples, temperature)
+            for head, part in zip(own, parts, strict=True)
+        ]
+        losses.append(torch.stack(found).mean())
+        shares.append(sum_over_ranks(present.sum()))
+    share = torch.stack(shares)
+    return (torch.stack(losses) * share).sum() / share.sum().clamp(min=1)
+
+
+def _rows(heads: nn.ModuleList, passes: Sequence[Encoded], key: str) -> tuple[list[Tensor], Tensor]:
+    """The parts `(V B, D)` of a modality over all passes, and which rows are there `(V B,)`."""
+    parts: list[list[Tensor]] = [[] for _ in heads]
+    present = []
+    for found in passes:
+        rows = len(found.maps[FUSED].valid)
+        if key in found.parts:
+            present.append(found.maps[key].valid.flatten(1).any(1).float())
+            for all_of, part in zip(parts, found.parts[key], strict=True):
+                all_of.append(part)
+        else:
+            nothing = found.maps[FUSED].values.new_zeros(rows)
+            present.append(nothing)
+            for all_of, head in zip(parts, heads, strict=True):
+                assert isinstance(head, InstanceHead)
+                all_of.append(nothing[:, None].expand(-1, head.first.in_features))
+    return [torch.cat(part) for part in parts], torch.cat(present)

@@ -12,11 +12,16 @@ from skysense.hub.catalog import Model
 from skysense.layers.moe import RouterStatistics
 from skysense.models.assembly import finest_cells
 from skysense.models.encoder import Schedules
+from skysense.models.features import Features
+from skysense.models.pooling import part_widths, pool_parts
+from skysense.models.skysense_v1 import SkySenseV1
 from skysense.pretrain.losses.contrast import CodeHead
+from skysense.pretrain.losses.instance import InstanceHead
+from skysense.pretrain.losses.masked import PixelHead
 from skysense.pretrain.losses.qsacl import SemanticQueries
 from skysense.pretrain.recipe import HeadConfig, LossConfig
 from skysense.sample import Batch, concatenate
-from skysense.sensors import MODALITIES
+from skysense.sensors import MODALITIES, TOKENIZER_BANDS
 
 FUSED = "fused"
 """Name of the stream of fused features; the others have the names of their modalities."""
@@ -59,6 +64,17 @@ class Encoded:
     """Stream to features: `hr`, `s2`, `s1` where the batch has them, and `fused`."""
     routing: Mapping[str, RouterStatistics]
     """Routing of the experts, if there are any."""
+    parts: Mapping[str, Sequence[Tensor]]
+    """Modality to means and spreads `(B, D)` of each of its levels and of the fused map, where
+    the instance level looks at them."""
+
+    def detached(self) -> "Encoded":
+        """The same maps without gradient, in the place of a teacher's."""
+        maps = {
+            key: FeatureMap(own.values.detach(), own.valid, own.cells)
+            for key, own in self.maps.items()
+        }
+        return Encoded(maps, self.routing, {})
 
 
 class Network(nn.Module):
@@ -76,7 +92,11 @@ class Network(nn.Module):
         losses: LossConfig,
         schedule: Schedules = None,
     ) -> None:
-        """Put heads on an encoder; those that no loss asks for are not made."""
+        """Put heads on an encoder; those that no loss asks for are not made.
+
+        Raises:
+            ValueError: blocks of hidden pixels that are not whole patches.
+        """
         super().__init__()
         self.encoder = encoder
         self.schedule = schedule or None
@@ -105,6 +125,27 @@ class Network(nn.Module):
             while encoder.fused_width % count:
                 count -= 1
             self.queries = SemanticQueries(encoder.fused_width, losses.queries, count)
+        self.instance_heads = nn.ModuleDict()
+        for key in MODALITIES if losses.instance else ():
+            levels = [encoder.level_width(key, level) for level in (1, 2, 3, 4)]
+            parts = part_widths("spread", levels, encoder.fused_width)
+            self.instance_heads[key] = nn.ModuleList(InstanceHead(part) for part in parts)
+        self.pixel_heads = nn.ModuleDict()
+        if losses.masked:
+            self._make_pixel_heads(losses.masked_block)
+
+    def _make_pixel_heads(self, block: int) -> None:
+        """A head for the hidden pixels of each modality, from its own last level."""
+        for key in MODALITIES:
+            patch = self.encoder.stride(key, 1, self.schedule)
+            if block % patch:  # otherwise a token would tell of the pixels that are hidden in it
+                raise ValueError(
+                    f"`losses.masked_block` is {block} pixels, but `{self.encoder.name}` has "
+                    f"patches of {patch}: choose a multiple of {patch}"
+                )
+            stride = self.encoder.stride(key, 4, self.schedule)
+            width = self.encoder.level_width(key, 4)
+            self.pixel_heads[key] = PixelHead(width, stride, _bands(self.encoder, key))
 
     def forward(self, batch: Batch) -> Encoded:
         """The last level of each modality, averaged over its dates, and the fused map.
@@ -127,7 +168,22 @@ class Network(nn.Module):
         assert features.fused is not None
         assert features.fused_valid is not None
         maps[FUSED] = FeatureMap(features.fused, features.fused_valid, finest_cells(cells))
-        return Encoded(maps, features.routing)
+        parts = {}
+        if self.instance_heads:
+            parts = {key: pool_parts(features, "spread", key) for key in batch.modalities}
+        return Encoded(maps, features.routing, parts)
+
+    def look_unfused(self, batch: Batch) -> Features:
+        """The pyramid of each modality, its dates apart, and no fusion."""
+        features: Features = self.encoder(batch, schedule=self.schedule, last_stage=4)
+        return features
+
+
+def _bands(encoder: Model, key: str) -> int:
+    """Channels that the encoder takes of a modality: in V1 those of its backbone."""
+    if isinstance(encoder, SkySenseV1):
+        return encoder.backbone(key).config.bands
+    return len(TOKENIZER_BANDS[key])  # type: ignore[index]
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:

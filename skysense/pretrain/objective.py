@@ -3,8 +3,8 @@
 Legend: B samples of this rank, G global views, L local views, D width, K codes, E experts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +18,19 @@ from skysense.pretrain.dense import (
     pair_pixels,
     pair_queries,
 )
-from skysense.pretrain.image_level import image_contrast, view_vectors
+from skysense.pretrain.image_level import image_contrast, instance_level, view_vectors
 from skysense.pretrain.labels import Labels, label_rows
 from skysense.pretrain.losses.contrast import Centering, CodeHead, contrast, sinkhorn_targets
 from skysense.pretrain.losses.image import image_vectors
 from skysense.pretrain.losses.koleo import koleo
 from skysense.pretrain.losses.prototypes import update_prototypes
 from skysense.pretrain.losses.text_alignment import DenseTextAlignment
+from skysense.pretrain.masking import predict_hidden, unfused_vectors
 from skysense.pretrain.network import FUSED, Encoded, Network, stack_views
 from skysense.pretrain.recipe import LossConfig
 from skysense.pretrain.views import Views
+from skysense.pretrain.views.randomness import Choose
 from skysense.sensors import MODALITIES
-
-Choose = Callable[[int], Tensor]
-"""A number n to `(G B, n)` uniform numbers, the same for a view of a sample on whatever rank."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class Terms:
     losses: Mapping[str, Tensor]
     """Each loss that has a weight, before it is weighted."""
     vectors: Tensor
-    """`(G B, D)` the teacher's fused image vectors, for what is observed."""
+    """`(G B, D)` the teacher's fused image vectors, for what is observed; of the masked loss alone
+    `(B, D)` the student's, not fused. Samples without anything valid are left out."""
     entropy: Tensor
     """Mean entropy of the image level's targets, in nats; 0 where there is none."""
     routing: Mapping[str, Tensor]
@@ -61,7 +61,7 @@ class _Pass:
 
 
 class Objective(nn.Module):
-    """MGCL, cross-modal alignment, QSACL, ITA, KoLeo, load balance; GCPL beside them.
+    """MGCL, cross-modal alignment, QSACL, ITA, KoLeo, load balance, GCPL; or masked pixels.
 
     Source: docs/sources.md 14. The student is a submodule, the teacher is not: it is neither
     trained nor wrapped with what is.
@@ -116,17 +116,49 @@ class Objective(nn.Module):
 
         Args:
             views: of all samples.
-            choose: gives the uniform numbers by which places of the views are drawn.
+            choose: gives the uniform numbers by which places and blocks of the views are drawn.
             temperature: of the teacher's targets.
             labels: classes of the ground, for ITA.
 
         Returns:
             The terms; their gradients reach the student alone.
         """
-        with self.clock.part("teacher"):
-            taught = self._teach(views)
+        if not self.config.masked:
+            return self._compare(views, choose, temperature, labels)
+        masked = self._predict(views, choose)
+        if self.config.masked_alone:
+            return masked
+        terms = self._compare(views, choose, temperature, labels)
+        losses = {**terms.losses, **masked.losses}
+        return replace(terms, total=terms.total + masked.total, losses=losses)
+
+    def _predict(self, views: Views, choose: Choose) -> Terms:
+        """The masked loss, of a pass of its own over the first global view.
+
+        The other losses are what they are without it. Alone, it keeps the experts busy too; the
+        prototypes of the geo-context, which follow a teacher, then stay where they are.
+        """
+        config, batch = self.config, views.global_views[0].batch
+        with self.clock.part("masked"):
+            blocks = (config.masked_block, config.masked_share)
+            loss, features = predict_hidden(self.student, batch, choose, *blocks)
+            losses = {"masked": loss}
+            if config.masked_alone and config.load_balance and features.routing:
+                losses["load_balance"] = _load_balance(features.routing)
+            vectors = unfused_vectors(self.student, features)
+            shares = {name: found.fraction for name, found in features.routing.items()}
+            return Terms(self._total(losses), losses, vectors, loss.new_zeros(()), shares)
+
+    def _compare(
+        self, views: Views, choose: Choose, temperature: float, labels: Labels | None
+    ) -> Terms:
+        """All losses but the masked one; where none asks a teacher, the student stands in."""
         with self.clock.part("student"):
             seen = self._look(views)
+        with self.clock.part("teacher"):
+            taught = (
+                self._teach(views) if self.config.taught else _Pass(seen.whole.detached(), None)
+            )
         with self.clock.part("losses"):
             return self._contrast(views, seen, taught, choose, temperature, labels)
 
@@ -152,15 +184,27 @@ class Objective(nn.Module):
         if config.koleo:
             own = seen.whole.maps[FUSED]
             losses["koleo"] = koleo(*image_vectors(own.values, own.valid))
+        if config.instance:
+            losses["instance"] = instance_level(
+                self.student.instance_heads,
+                [part for part in (seen.whole, seen.local) if part],
+                samples,
+                config.instance_temperature,
+            )
         routing = seen.whole.routing
         if config.load_balance and routing:
             losses["load_balance"] = _load_balance(routing)
-        total = torch.stack([getattr(config, name) * loss for name, loss in losses.items()]).sum()
         self._move_prototypes(views, taught)
         fused = taught.whole.maps[FUSED]
         vectors, present = image_vectors(fused.values, fused.valid)
         shares = {name: found.fraction for name, found in taught.whole.routing.items()}
-        return Terms(total, losses, vectors[present], entropy, shares)
+        return Terms(self._total(losses), losses, vectors[present], entropy, shares)
+
+    def _total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum."""
+        return torch.stack(
+            [getattr(self.config, name) * loss for name, loss in losses.items()]
+        ).sum()
 
     @torch.no_grad()
     def _teach(self, views: Views) -> _Pass:

@@ -154,12 +154,16 @@ def build_encoder(recipe: Recipe) -> Model:
         model = SkySenseV2(config, recipe.model)
     if recipe.start_from is not None:
         start = load(recipe.start_from)
-        if start.config != config:
+        own = start.config
+        if isinstance(own, SkySenseV2Config):
+            own = own.model_copy(update={"readout": None})  # it is fitted anew
+        if own != config:
             raise ValueError(
                 f"`start_from` {recipe.start_from} is a `{start.name}` of another configuration "
                 f"than `{recipe.model}` with `model_changes`"
             )
-        model.load_state_dict(start.state_dict())
+        state = start.state_dict()
+        model.load_state_dict({k: v for k, v in state.items() if not k.startswith("readout.")})
     return model
 
 

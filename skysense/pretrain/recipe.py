@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from skysense.config import Config
 from skysense.models.encoder import Schedule
+from skysense.models.readout import ReadoutConfig
 from skysense.pretrain.views import ViewConfig
 from skysense.sensors import MODALITIES, Modality
 
@@ -72,6 +73,12 @@ class LossConfig(Config):
     """Dense image-text alignment; needs class names in the shards."""
     koleo: float = Field(default=0.0, ge=0)
     """KoLeo spread of image vectors [ours]."""
+    instance: float = Field(default=0.0, ge=0)
+    """Instance discrimination on means and spreads of every level: SimCLR, with no teacher [ours
+    here]."""
+    masked: float = Field(default=0.0, ge=0)
+    """Hidden pixels of the first global view: SimMIM, a baseline for the others. Alone, it looks
+    at no other view and needs no teacher."""
     load_balance: float = Field(default=0.01, ge=0)
     """Even use of experts, of models that have them [ours]."""
     streams: tuple[Literal["modality", "fused"], ...] = ("modality", "fused")
@@ -80,6 +87,8 @@ class LossConfig(Config):
     """How the teacher's logits become targets."""
     student_temperature: float = Field(default=0.1, gt=0)
     """Of the student's softmax."""
+    instance_temperature: float = Field(default=0.1, gt=0)
+    """Of the instance level's softmax."""
     teacher_temperature: tuple[float, float] = (0.04, 0.07)
     """Of the targets, first and last value of the warm-up."""
     teacher_temperature_steps: int = Field(default=0, ge=0)
@@ -92,6 +101,11 @@ class LossConfig(Config):
     """m of QSACL. 16 in the paper."""
     query_locals: int = Field(default=1, ge=1)
     """Local views that QSACL's teacher looks at."""
+    masked_block: int = Field(default=8, ge=1)
+    """Side in pixels of the blocks that are hidden; a multiple of the model's patch. SimMIM hides
+    blocks of 32 of 192 pixels [paper]."""
+    masked_share: float = Field(default=0.6, gt=0, lt=1)
+    """Share of the blocks that is hidden. 0.6 in SimMIM [paper]."""
     text_embeddings: Path | None = None
     """A .npz with `names` and `vectors`; `None` for the sentence encoder of the `text` extra."""
     geo_momentum: float = Field(default=0.99, ge=0, le=1)
@@ -99,8 +113,20 @@ class LossConfig(Config):
 
     def weights(self) -> dict[str, float]:
         """Weight of each loss that needs no experts."""
-        names = ("image", "pixel", "object", "alignment", "qsacl", "text", "koleo")
+        taught = ("image", "pixel", "object", "alignment", "qsacl")
+        names = (*taught, "text", "koleo", "instance", "masked")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def taught(self) -> bool:
+        """Whether some loss asks a teacher."""
+        weights = (self.image, self.pixel, self.object, self.alignment, self.qsacl)
+        return any(weights)
+
+    @property
+    def masked_alone(self) -> bool:
+        """Whether no other loss looks at the views: no teacher, no second view, no fusion."""
+        return [name for name, weight in self.weights().items() if weight] == ["masked"]
 
 
 class OptimizerConfig(Config):
@@ -125,6 +151,13 @@ class TeacherConfig(Config):
 
     momentum: tuple[float, float] = (0.996, 1.0)
     """First and last value of a cosine. Source: DINO [paper]."""
+
+
+class FittedReadout(ReadoutConfig):
+    """The read-out that the exported model gets."""
+
+    samples: int = Field(default=4000, ge=2)
+    """Samples of each modality that it is fitted on, at most; without augmentation or labels."""
 
 
 class KnnConfig(Config):
@@ -171,6 +204,8 @@ class Recipe(Config):
     """Teacher."""
     knn: KnnConfig | None = None
     """Running score; `None` for none."""
+    readout: FittedReadout | None = None
+    """The read-out of the exported model; `None` for none."""
     steps: int = Field(ge=1)
     """Optimizer steps."""
     seed: int = Field(default=0, ge=0)
@@ -208,8 +243,11 @@ class Recipe(Config):
                 f"`optimizer.warmup_steps` {self.optimizer.warmup_steps} leaves nothing of "
                 f"{self.steps} `steps`"
             )
-        if self.views.global_count < 2:
+        views = self.views.global_count + self.views.local_count
+        if self.losses.taught and self.views.global_count < 2:
             raise ValueError("`views.global_count` must be at least 2: a view is its own target")
+        if self.losses.instance and views < 2:
+            raise ValueError("`losses.instance` compares views: draw at least 2")
         losses = self.losses
         if losses.image + losses.pixel + losses.object and not losses.streams:
             raise ValueError("`losses.streams` is empty: name `modality`, `fused` or both")
@@ -221,7 +259,25 @@ class Recipe(Config):
                 f"`losses.query_locals` is {self.losses.query_locals}, but there are {local} "
                 "local views; QSACL contrasts global with local views"
             )
+        self._check_blocks()
         return self
+
+    def _check_blocks(self) -> None:
+        """Refuse blocks that leave nothing to see, or nothing to hide."""
+        for key in self.data.modalities if self.losses.masked else ():
+            size = self.views.modality(key).global_size
+            if self.losses.masked_block >= size:
+                raise ValueError(
+                    f"`losses.masked_block` is {self.losses.masked_block} pixels, and so are the "
+                    f"{size} of `views.{key}.global_size` one block: choose smaller blocks"
+                )
+
+    @property
+    def drawn_views(self) -> ViewConfig:
+        """The views that the losses look at: of all, or the first one for the masked loss alone."""
+        if not self.losses.masked_alone:
+            return self.views
+        return self.views.model_copy(update={"global_count": 1, "local_count": 0})
 
     def model_facts(self) -> Mapping[str, object]:
         """What two runs must share for one to go on from the other's checkpoint."""

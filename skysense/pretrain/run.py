@@ -161,17 +161,17 @@ def _part(run: Run, loaded: Loaded, temperature: float, last: bool, clock: Clock
     positions = loaded.positions.to(device)
     with clock.part("views"):
         batch = loaded.batch.to(device)
-        views = make_views(batch, recipe.views, recipe.seed, loaded.number, positions)
+        views = make_views(batch, recipe.drawn_views, recipe.seed, loaded.number, positions)
     labels = None
     if recipe.losses.text and loaded.classes is not None and loaded.class_sizes is not None:
         labels = Labels(loaded.classes.to(device), loaded.class_sizes.to(device))
     draws = [
         Draws(recipe.seed, loaded.number, view, positions)
-        for view in range(recipe.views.global_count)
+        for view in range(recipe.drawn_views.global_count)
     ]
 
-    def choose(count: int) -> Tensor:
-        return torch.cat([draw.uniform("places", count) for draw in draws])
+    def choose(count: int, purpose: str = "places") -> Tensor:
+        return torch.cat([draw.uniform(purpose, count) for draw in draws])
 
     with accumulating(run.module, last):
         with run.precision.autocast():

@@ -21,6 +21,7 @@ from skysense.models.encoder import Schedules, warn_if_untrained
 from skysense.models.features import Features, Level
 from skysense.models.fusion import FusionTransformer
 from skysense.models.geo_context import GeoContext
+from skysense.models.pooling import Pooling
 from skysense.models.saving import save_model
 from skysense.models.skysense_v1.config import SkySenseV1Config
 from skysense.models.skysense_v1.swin import SwinBackbone
@@ -292,9 +293,10 @@ class SkySenseV1(nn.Module):
         sensor: str,
         bands: Sequence[str] | None = None,
         batch_size: int = 16,
+        pooling: Pooling | None = None,
     ) -> npt.NDArray[np.float32]:
         """One vector an image; see `skysense.models.embedding.embed_images`."""
-        return embed_images(self, images, sensor, bands, batch_size)
+        return embed_images(self, images, sensor, bands, batch_size, pooling)
 
     def save(self, folder: str | Path) -> Path:
         """Write `config.json` and `model.safetensors` into a folder, all or nothing."""

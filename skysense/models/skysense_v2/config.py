@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from skysense.config import Config
 from skysense.models.encoder import Schedule
+from skysense.models.readout import ReadoutConfig
 
 MERGE: Schedule = ("merge", "merge", "merge")
 KEEP: Schedule = ("keep", "keep", "keep")
@@ -45,6 +46,8 @@ class SkySenseV2Config(Config):
     paper."""
     geo_prototypes: int = Field(default=100, ge=1)
     """Prototypes of a region."""
+    readout: ReadoutConfig | None = None
+    """The read-out that makes one vector of an image; `None` for the mean of the fused map."""
 
     @model_validator(mode="after")
     def _check(self) -> "SkySenseV2Config":

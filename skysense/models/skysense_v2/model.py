@@ -13,18 +13,22 @@ from torch import Tensor, nn
 
 from skysense.layers.moe import MixtureOfExperts, RouterStatistics
 from skysense.layers.tokenizer import PatchTokenizer
-from skysense.layers.windows import SwinBlock
 from skysense.models.assembly import check_bands, check_valid, meet, pool, select_seen, spread
 from skysense.models.embedding import ImageLike, embed_images
 from skysense.models.encoder import Schedule, Schedules, warn_if_untrained
 from skysense.models.features import Features, Level
 from skysense.models.fusion import FusionTransformer
 from skysense.models.geo_context import GeoContext
+from skysense.models.pooling import Pooling, part_widths
+from skysense.models.readout import Readout
 from skysense.models.saving import save_model
 from skysense.models.skysense_v2.backbone import Backbone
 from skysense.models.skysense_v2.config import SkySenseV2Config
 from skysense.sample import Batch, ModalityBatch
 from skysense.sensors import TOKENIZER_BANDS
+
+TOKENIZER_BIAS = 0.1
+"""Spread of the biases of fresh tokenizers: that of what their maps make of ordinary pixels."""
 
 
 class SkySenseV2(nn.Module):
@@ -62,26 +66,33 @@ class SkySenseV2(nn.Module):
             self.geo_context = GeoContext(
                 config.geo_regions, config.geo_prototypes, config.fusion_width
             )
+        self.readout: Readout | None = None
+        if config.readout:
+            widths = part_widths(config.readout.pooling, config.widths, config.fused_width)
+            self.readout = Readout(config.readout, dict.fromkeys(TOKENIZER_BANDS, widths))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Fresh weights.
 
-        Truncated normal 0.02 for maps and tokens, zero biases; the post-norms of stages 1 and 2
-        start at zero, so that their blocks start as the identity. Source: Swin V2 [code].
+        Truncated normal 0.02 for maps and tokens, zero biases, unit norms. Two things are [ours],
+        for short training: the tokenizers' biases are drawn too, for the norm behind them would
+        otherwise take the brightness of a patch away; and the post-norms of stages 1 and 2 start
+        at one, not at zero as in Swin V2 [code], so that their blocks take part from the start.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, SwinBlock):
-                nn.init.zeros_(module.norm1.weight)
-                nn.init.zeros_(module.norm2.weight)
             elif isinstance(module, MixtureOfExperts):
                 nn.init.trunc_normal_(module.w1, std=0.02)
                 nn.init.trunc_normal_(module.w2, std=0.02)
+        for tokenizer in self.tokenizers.values():
+            assert isinstance(tokenizer, PatchTokenizer)
+            assert tokenizer.projection.bias is not None
+            nn.init.trunc_normal_(tokenizer.projection.bias, std=TOKENIZER_BIAS)
         for prompt in self.prompts.values():
             nn.init.trunc_normal_(prompt, std=0.02)
         nn.init.trunc_normal_(self.fusion.extra_token, std=0.02)
@@ -214,6 +225,7 @@ class SkySenseV2(nn.Module):
         sensor: str,
         bands: Sequence[str] | None = None,
         batch_size: int = 16,
+        pooling: Pooling | None = None,
     ) -> npt.NDArray[np.float32]:
         """One vector an image; see `skysense.models.embedding.embed_images`.
 
@@ -223,11 +235,13 @@ class SkySenseV2(nn.Module):
             sensor: name of the sensor card.
             bands: names of the C bands; default: the card's bands in its order.
             batch_size: images computed at a time.
+            pooling: one of `skysense.models.pooling.POOLINGS` in place of the model's own choice:
+                its read-out if it has one, else the mean of the fused map.
 
         Returns:
             `(N, D)` float32.
         """
-        return embed_images(self, images, sensor, bands, batch_size)
+        return embed_images(self, images, sensor, bands, batch_size, pooling)
 
     def save(self, folder: str | Path) -> Path:
         """Write `config.json` and `model.safetensors` into a folder, all or nothing."""

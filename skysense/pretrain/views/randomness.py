@@ -5,12 +5,12 @@ These are hashes of (seed, step, place in the global batch, view, purpose, index
 the batch lives: one process or eight, on CPU or GPU, the numbers are the same. Hashing is Wellons'
 `lowbias32` (public domain) [code]; its use here is [ours].
 
-Legend: B samples.
+Legend: B samples, G global views.
 """
 
 import math
 import zlib
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,14 @@ def _scramble(x: WordT) -> WordT:
     x &= _WORD
     x ^= x >> 16
     return x
+
+
+class Choose(Protocol):
+    """Uniform numbers for each row of the global views of a batch."""
+
+    def __call__(self, count: int, purpose: str = "places") -> Tensor:
+        """`(G B, count)`, view after view; the same for a view of a sample on whatever rank."""
+        ...
 
 
 class Draws:
