@@ -2,14 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from skysense.models.saving import WEIGHTS_NAME
 from skysense.models.skysense_v1 import V1_CONFIGS, SkySenseV1
 from skysense.models.skysense_v2 import V2_CONFIGS, SkySenseV2
 
 Model = SkySenseV1 | SkySenseV2
 """A whole model of either family."""
+
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+"""Where trained weights lie in this package, a folder a name."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,12 @@ class ModelInfo:
     """Counts by part: tokenizers, backbone, prompts, fusion, geo_context, total."""
     trained: bool
     """Whether trained weights are available under this name."""
+
+
+def shipped(name: str) -> Path | None:
+    """The folder in this package that holds trained weights of that name, if there is one."""
+    folder = WEIGHTS / name
+    return folder if (folder / WEIGHTS_NAME).is_file() else None
 
 
 def list_models() -> list[str]:
@@ -45,4 +57,4 @@ def build(name: str) -> Model:
 def describe(name: str) -> ModelInfo:
     """Count a model's parameters without allocating them."""
     with torch.device("meta"):
-        return ModelInfo(name, build(name).parameter_counts(), trained=False)
+        return ModelInfo(name, build(name).parameter_counts(), shipped(name) is not None)

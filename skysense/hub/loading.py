@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from skysense.config import Config, parse
-from skysense.hub.catalog import Model, build, list_models
+from skysense.hub.catalog import Model, build, list_models, shipped
 from skysense.hub.parts import PART_FAMILIES, Part, build_empty
 from skysense.models.saving import CONFIG_NAME, WEIGHTS_NAME
 from skysense.models.skysense_v1 import SkySenseV1, SkySenseV1Config
@@ -37,13 +37,16 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
         device: where to put it.
 
     Returns:
-        The model. One that no weights exist for has random ones, always the same, and says so
-        when it is used.
+        The model, in float32. One that no weights exist for has random ones, always the same, and
+        says so when it is used.
 
     Raises:
         ValueError: unknown name, or a folder whose files are damaged or do not fit.
     """
     name = str(source)
+    packaged = shipped(name) if name in list_models() else None
+    if packaged is not None:
+        return _load_folder(packaged).to(device)
     if name in list_models():
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(SEED)  # `torch.manual_seed` seeds GPUs as well
@@ -118,7 +121,8 @@ def _load_folder(folder: Path) -> Model:
         else:
             assert isinstance(config, SkySenseV2Config)
             model = SkySenseV2(config, name)
-    load_strictly(model, _weights(folder), str(folder))
+    state = {k: v.float() if v.is_floating_point() else v for k, v in _weights(folder).items()}
+    load_strictly(model, state, str(folder))
     model.trained = bool(facts.get("trained", False))
     return model.eval()
 

@@ -36,10 +36,9 @@ def add_readout(model: Model, recipe: Recipe) -> Model:
     """The same model with a read-out fitted on the recipe's samples; in evaluation mode.
 
     Raises:
-        ValueError: a model of a family that has none, or too few samples.
+        ValueError: too few samples.
     """
-    if not isinstance(model, SkySenseV2):
-        raise ValueError("`readout`: models of SkySense V1 have none; set it to null")
+    assert isinstance(model, SkySenseV2)  # as the preparation saw to
     assert recipe.readout is not None
     wanted = {name: getattr(recipe.readout, name) for name in ReadoutConfig.model_fields}
     config = model.config.model_copy(update={"readout": ReadoutConfig(**wanted)})

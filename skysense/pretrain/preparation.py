@@ -71,6 +71,8 @@ def prepare(recipe: Recipe, ranks: Ranks) -> Run:
         require("matplotlib", "plots")  # rather now than at the end
     loader = open_data(recipe, ranks)
     encoder = build_encoder(recipe)
+    if recipe.readout is not None and not isinstance(encoder, SkySenseV2):
+        raise ValueError("`readout`: models of SkySense V1 have none; set it to null")
     text = None
     if recipe.losses.text:
         text = _embed_names(recipe, loader.class_names)

@@ -16,6 +16,7 @@ import torch
 from skysense.data.labelled import LabelledSet, open_labelled, split
 from skysense.engine.neighbors import NEIGHBORS, TEMPERATURE, knn_scores, standardized
 from skysense.hub.catalog import Model
+from skysense.models.skysense_v2 import SkySenseV2Config
 from skysense.tasks.probe.logistic import predict_linear
 from skysense.tasks.probe.scores import Scores, score
 from skysense.tasks.probe.vectors import Embedder, VectorCache, embed_set
@@ -228,12 +229,17 @@ def divided(labelled: LabelledSet, seed: int = 0) -> tuple[LabelledSet, Labelled
 def random_twin(model: Model, seed: int = 1) -> Model:
     """An untrained model of the same configuration: what the structure alone is worth.
 
+    It has no read-out, which is fitted on training images: its vector is the mean of the fused map.
+
     Args:
         model: of either family.
         seed: of the twin's weights; 0 gives those that `skysense.load` gives a name without any.
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        twin = type(model)(model.config, model.name)  # type: ignore[arg-type]
+        config = model.config
+        if isinstance(config, SkySenseV2Config):
+            config = config.model_copy(update={"readout": None})
+        twin = type(model)(config, model.name)  # type: ignore[arg-type]
     twin.name = f"random twin of {model.name}"
     return twin.eval().to(next(model.parameters()).device)

@@ -12,6 +12,7 @@ import torch
 from skysense.engine.distributed import mean_over_ranks, rank, start, stop, world_size
 from skysense.models.geo_context import GeoContext
 from skysense.pretrain.losses.contrast import Centering, CodeHead, contrast, sinkhorn_targets
+from skysense.pretrain.losses.instance import InstanceHead, instance_loss
 from skysense.pretrain.losses.koleo import koleo
 from skysense.pretrain.losses.prototypes import update_prototypes
 from skysense.pretrain.losses.text_alignment import DenseTextAlignment
@@ -36,17 +37,26 @@ def compute():
     targets = sinkhorn_targets(logits, 0.05, weight[own])
     centering(logits, 0.05, weight[own])
     update_prototypes(bank, maps[own], maps[own, ..., 0] > -1, places[own], 0.9, places=4)
+    instance = InstanceHead(6, 10, 5)
+    views = torch.randn(2, ROWS, 6)[:, own].flatten(0, 1).requires_grad_()  # two of each row
+    present = weight.repeat(2, 1)[:, own].flatten()
+    found = instance_loss(instance(views, present), present, len(rows), 0.2)
     losses = {
+        "instance": found,
         "contrast": contrast(head(rows), targets, 0.1, weight[own]),
         "koleo": koleo(rows, weight[own]),
         "text": alignment(rows, labels[own], embeddings),
     }
     torch.stack(list(losses.values())).sum().backward()
     shared = {name: mean_over_ranks(loss.detach()) for name, loss in losses.items()}
-    for part in (head, alignment):
+    for part in (head, alignment, instance):
         shared |= {name: mean_over_ranks(p.grad) for name, p in part.named_parameters()}
     shared |= {"center": centering.center, "bank": bank.prototypes}
-    return shared, {"targets": targets, "gradient": rows.grad / world_size()}
+    gradients = {
+        "gradient": rows.grad / world_size(),
+        "views": views.grad.unflatten(0, (2, -1)).transpose(0, 1) / world_size(),
+    }
+    return shared, {"targets": targets, **gradients}
 
 
 @pytest.mark.slow

@@ -1,0 +1,95 @@
+"""Pooled vectors: parity with loops, masks, and the choices of `embed`."""
+
+import numpy as np
+import pytest
+import torch
+
+from skysense.hub import load
+from skysense.models.features import Features, Level
+from skysense.models.pooling import POOLINGS, part_widths, pool_features, pool_parts
+
+
+def level(width, valid, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(*valid.shape[:2], width, *valid.shape[2:], generator=generator)
+    return Level(values * valid.unsqueeze(2), valid)
+
+
+@pytest.fixture
+def features():
+    """Two samples, two dates, four levels; some places are not valid."""
+    valid = torch.ones(2, 2, 4, 4, dtype=torch.bool)
+    valid[0, 1] = False
+    valid[1, :, 2:] = False
+    levels = tuple(level(2**i, valid, i) for i in range(1, 5))
+    fused = level(3, valid[:, :1], 9)
+    pooled = torch.randn(2, 3)
+    return Features({"s2": levels}, fused.values[:, 0], fused.valid[:, 0], pooled)
+
+
+def literal(own, row):
+    """Mean and standard deviation of one sample, place by place."""
+    dates, rows, columns = own.valid[row].nonzero().T
+    chosen = own.values[row][dates, :, rows, columns].numpy()
+    return np.concatenate([chosen.mean(0), chosen.std(0)])
+
+
+def test_spread_is_parity_with_a_loop(features):
+    fused = Level(features.fused.unsqueeze(1), features.fused_valid.unsqueeze(1))
+    parts = pool_parts(features, "spread", "s2")
+
+    for own, part in zip((*features.pyramid["s2"], fused), parts, strict=True):
+        for row in range(2):
+            np.testing.assert_allclose(part[row], literal(own, row), atol=1e-3)
+
+
+def test_the_choices_are_parts_of_each_other(features):
+    vectors = {name: pool_features(features, name, "s2") for name in POOLINGS}
+    spread = pool_parts(features, "spread", "s2")
+
+    torch.testing.assert_close(vectors["fused"], features.pooled)
+    torch.testing.assert_close(vectors["last"], spread[3][:, :16])
+    means = [part[:, : part.shape[1] // 2] for part in spread[:4]]
+    torch.testing.assert_close(vectors["stages"], torch.cat(means, 1))
+    for name, vector in vectors.items():
+        assert vector.shape[1] == sum(part_widths(name, (2, 4, 8, 16), 3)), name
+
+
+def test_one_place_has_no_spread_and_a_finite_gradient():
+    values = torch.randn(1, 1, 2, 1, 1, requires_grad=True)
+    own = Level(values, torch.ones(1, 1, 1, 1, dtype=torch.bool))
+    features = Features({"hr": (own,) * 4}, values[:, 0], own.valid[:, 0], values[:, 0, :, 0, 0])
+
+    vector = pool_features(features, "spread", "hr")
+    vector.sum().backward()
+
+    assert vector[0, 2:4].abs().max() < 1e-3
+    assert values.grad.isfinite().all()
+
+
+def test_a_sample_without_anything_is_zero():
+    valid = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
+    own = Level(torch.zeros(1, 1, 3, 2, 2), valid)
+    features = Features({"s1": (own,) * 4}, own.values[:, 0], valid[:, 0], torch.zeros(1, 3))
+
+    for name in POOLINGS:
+        assert pool_features(features, name, "s1").abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["v2_tiny", "v1_tiny"])
+def test_embed_takes_each(shared, name):
+    model = load(name) if name == "v1_tiny" else shared(name)
+    model.trained = True
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), np.uint8)
+    widths = [model.level_width("hr", i) for i in (1, 2, 3, 4)]
+
+    vectors = {how: model.embed(images, "rgb8", pooling=how) for how in POOLINGS}
+
+    np.testing.assert_array_equal(model.embed(images, "rgb8"), vectors["fused"])
+    for how, vector in vectors.items():
+        assert vector.shape == (3, sum(part_widths(how, widths, model.fused_width)))
+
+
+def test_an_unknown_pooling_lists_the_known_ones(shared):
+    with pytest.raises(ValueError, match="unknown pooling `mean`.*fused, last, stages, spread"):
+        shared("v2_tiny").embed(np.zeros((1, 3, 32, 32), np.uint8), "rgb8", pooling="mean")
