@@ -34,7 +34,8 @@ import torch
 import yaml
 from _ablation_table import MEAN, PROTOCOLS, SETS, Outcome, summarize, tables
 from _common import alternate, finish, paired_ratio
-from pretrain_nano import RECIPE, shards
+from _nano_data import shards
+from pretrain_nano import RECIPE
 from pretrain_speed import whole_step
 
 import skysense

@@ -3,7 +3,8 @@
 Prepares the data (`--prepare` stops there), runs `recipes/pretrain/v2_nano.yaml`, and compares the
 kNN of the trained model with that of its random twin on labelled images that were split off first:
 a fifth of each class of EuroSAT RGB and of UC Merced. What is trained on, without labels: the other
-four fifths, 800 Sentinel-2 patches, and four places with Sentinel-1 and Sentinel-2.
+four fifths, 800 Sentinel-2 patches, and four places with Sentinel-1 and Sentinel-2. `--prepare`
+also writes `shards_multi`, for a phase on all modalities (`_nano_data.py` says what is in it).
 
 Limits: kNN rises above the twin by at least 0.1 and never falls by more than 0.03 from one score to
 the next; feature spread and effective rank end above the floors of the report. Run:
@@ -12,29 +13,16 @@ core OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/pretrain_nano.py -
 """
 
 import argparse
-import csv
 import itertools
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from _common import finish
+from _nano_data import shards, shards_multi
 
 from skysense.config import read_recipe
-from skysense.data.labelled import stratified
-from skysense.data.shards import (
-    Cut,
-    Draft,
-    Reading,
-    build_shards,
-    drafts_of,
-    leave_out,
-    pairs,
-    read_excluded,
-    scene,
-)
 from skysense.engine.log import read_metrics
 from skysense.pretrain.recipe import Recipe
 from skysense.pretrain.report.summary import EFFECTIVE_RANK_FLOOR, FEATURE_STD_FLOOR
@@ -43,58 +31,6 @@ from skysense.pretrain.run import pretrain
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes/pretrain/v2_nano.yaml"
 RISE, FALL = 0.1, 0.03
-SHARE, SEED = 0.2, 0
-
-
-def split_off(rows: Sequence[tuple[str, str]], folder: Path) -> None:
-    """Write `train.csv` and `held_out.csv` of paths and classes, a fifth of each class held out."""
-    names = sorted({name for _, name in rows})
-    labels = np.array([names.index(name) for _, name in rows])
-    for file, chosen in zip(("train", "held_out"), stratified(labels, SHARE, SEED), strict=True):
-        with (folder / f"{file}.csv").open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(("path", "class", "label"))
-            writer.writerows((*rows[i], labels[i]) for i in chosen)
-
-
-def link(target: Path, source: Path) -> None:
-    """A link to the data, which stays where it is."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
-        target.symlink_to(source.resolve())
-
-
-def labelled(data: Path, work: Path) -> dict[str, Path]:
-    """Split the two labelled sets; what holds their images, by name."""
-    eurosat, merced = work / "eurosat", work / "ucmerced"
-    link(eurosat / "images.zip", data / "eurosat_rgb/images.zip")
-    with (data / "eurosat_rgb/labels.csv").open(newline="") as stream:
-        split_off([(row["path"], row["class"]) for row in csv.DictReader(stream)], eurosat)
-    link(merced / "images", data / "ucmerced")
-    files = sorted((data / "ucmerced").glob("*/*.jpg"))
-    split_off([(f"images/{f.parent.name}/{f.name}", f.parent.name) for f in files], merced)
-    return {"eurosat": eurosat / "images.zip", "ucmerced": merced / "images"}
-
-
-def shards(data: Path, work: Path) -> None:
-    """Write the shards of everything that is trained on."""
-    target = work / "shards"
-    if (target / "index.json").exists():
-        return
-    drafts: list[Draft] = []
-    for name, source in labelled(data, work).items():
-        reading = Reading(sensors={"hr": "rgb8"}, max_size=128)
-        held_out = read_excluded(work / name / "held_out.csv")
-        kept, left_out = leave_out(drafts_of(source, reading), held_out)
-        print(f"{name}: {len(kept)} images to train on, {left_out} held out")
-        drafts += kept
-    for file in sorted((data / "s2_l2a_patches").glob("*.npz")):
-        drafts += drafts_of(file, Reading(sensors={"s2": "s2_l2a"}))
-    mesh = data / "terramesh_multimodal"
-    for name, inputs in pairs({"s2": mesh / "S2L2A", "s1": mesh / "S1RTC"}).items():
-        drafts.append(scene(name, inputs, Reading().every, Cut.parse("64")))
-    built = build_shards(drafts, target, samples_per_shard=2000, seed=SEED)
-    print(f"{built.samples} samples of {built.modalities}; {len(built.bad)} could not be read")
 
 
 def main() -> None:
@@ -110,6 +46,7 @@ def main() -> None:
         parser.error("name the folder of imagery with --data or SKYSENSE_DATA")
     shards(Path(options.data), options.work)
     if options.prepare:
+        shards_multi(Path(options.data), options.work)
         return
     recipe = read_recipe(Recipe, RECIPE, options.changes)
     outcome = pretrain(recipe, "auto" if options.resume else "never")
