@@ -13,9 +13,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 GPU = $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 
 BIN := .venv/bin
-BENCHES = $(wildcard benchmarks/[a-z]*.py)
+# Without the ablation study, which takes hours.
+BENCHES = $(filter-out %/ablations.py,$(wildcard benchmarks/[a-z]*.py))
 # What reads data that is not part of the repository, where no folder of it is named.
-ABSENT = $(if $(SKYSENSE_PARITY),,%/parity.py) $(if $(SKYSENSE_DATA),,%/pretrain_nano.py %/ablations.py)
+ABSENT = $(if $(SKYSENSE_PARITY),,%/parity.py) $(if $(SKYSENSE_DATA),,%/pretrain_nano.py)
 READY := .venv/ready
 
 # The stamp is written last and the venv is made from nothing, so an interrupted set-up starts over.

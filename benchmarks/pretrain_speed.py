@@ -1,6 +1,6 @@
 """What a pre-training step costs: the whole method against image level only, and the loop's share.
 
-On noise of the size of EuroSAT (64 x 64 RGB), `recipes/pretrain/v2_nano.yaml`, batches of 64.
+On noise of the size of EuroSAT (64 x 64 RGB), `recipes/pretrain/v2_nano_all.yaml`, batches of 64.
 Limits: the whole method at most 1.5 times image level only; a whole step, with data, views,
 optimizer and EMA, at most 1.1 times forward and backward pass of the same objective on views that
 are there. What a loss costs is a whole step against one without it (alignment needs two
@@ -27,7 +27,7 @@ from skysense.pretrain.run import take_step
 from skysense.pretrain.views import make_views
 from skysense.pretrain.views.randomness import Draws
 
-RECIPE = Path(__file__).parents[1] / "recipes/pretrain/v2_nano.yaml"
+RECIPE = Path(__file__).parents[1] / "recipes/pretrain/v2_nano_all.yaml"
 DENSE = ("pixel", "object", "qsacl", "koleo")
 ROUNDS = 5
 LIMIT_WHOLE, LIMIT_LOOP = 1.5, 1.1
@@ -37,7 +37,14 @@ def build(folder: Path, *off: str) -> Run:
     """A run of the recipe with some losses switched off."""
     changes = [f"losses.{name}=0" for name in off]
     settings = [f"data.shards=[{folder / 'shards'}]", "data.modalities=[hr]", "knn=null"]
-    settings += ["report=false", f"output={folder / 'run'}", "device=cpu"]
+    settings += [
+        "start_from=null",
+        "losses.koleo=0.1",
+        "losses.instance=0",
+        "report=false",
+        f"output={folder / 'run'}",
+        "device=cpu",
+    ]
     return prepare(read_recipe(Recipe, RECIPE, [*settings, *changes]), Ranks())
 
 

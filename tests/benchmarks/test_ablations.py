@@ -45,6 +45,8 @@ def test_each_variant_changes_what_it_names(ablations, tmp_path):
         return {key for key, weight in recipes[name].losses.weights().items() if weight}
 
     full = {"image", "pixel", "object", "alignment", "qsacl", "koleo"}
+    assert losses("with_instance") == full | {"instance"}
+    assert losses("instance_only") == {"instance"}
     assert losses("full") == losses("experts") == losses("without_prompts") == full
     assert losses("without_qsacl") == full - {"qsacl"}
     assert losses("without_dense") == full - {"pixel", "object"}
@@ -70,7 +72,8 @@ def study(ablations, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), np.uint8)
     np.savez(tmp_path / "images.npz", images=pixels)
     drafts = drafts_of(tmp_path / "images.npz", Reading(sensors={"hr": "rgb8"}))
-    build_shards(drafts, tmp_path / "shards")
+    for name in ("shards", "shards_multi"):
+        build_shards(drafts, tmp_path / name)
     shared = ("model=v2_tiny", "data.modalities=[hr]", "data.batch_size=4", "device=cpu")
     return lambda *changes: ablations.Study(tmp_path, tmp_path, 100, (*shared, *changes))
 
