@@ -11,10 +11,10 @@ from torch import Tensor
 
 from skysense.models.features import Features, Level
 
-Pooling = Literal["fused", "last", "stages", "spread"]
+Pooling = Literal["fused", "last", "stages", "spread", "all"]
 """How features become one vector. `fused`: mean of the fused map [paper]. `last`: mean of the
-modality's last level. `stages`: means of its four levels. `spread`: means and standard deviations
-of its four levels and of the fused map. The latter three are [ours]."""
+modality's last level. `stages`: means of its four levels. `spread`: their means and standard
+deviations. `all`: these, and those of the fused map. The latter four are [ours]."""
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 """All of them."""
@@ -47,10 +47,11 @@ def pool_parts(features: Features, pooling: Pooling, modality: str) -> list[Tens
         return [_moments(levels[-1])[0]]
     if pooling == "stages":
         return [_moments(level)[0] for level in levels]
-    assert features.fused is not None
-    assert features.fused_valid is not None
-    fused = Level(features.fused.unsqueeze(1), features.fused_valid.unsqueeze(1))
-    return [torch.cat(_moments(level), 1) for level in (*levels, fused)]
+    if pooling == "all":
+        assert features.fused is not None
+        assert features.fused_valid is not None
+        levels = (*levels, Level(features.fused.unsqueeze(1), features.fused_valid.unsqueeze(1)))
+    return [torch.cat(_moments(level), 1) for level in levels]
 
 
 def part_widths(pooling: Pooling, levels: Sequence[int], fused: int) -> list[int]:
@@ -67,7 +68,7 @@ def part_widths(pooling: Pooling, levels: Sequence[int], fused: int) -> list[int
         return [levels[-1]]
     if pooling == "stages":
         return list(levels)
-    return [2 * width for width in (*levels, fused)]
+    return [2 * width for width in (*levels, fused)[: len(levels) + (pooling == "all")]]
 
 
 def _moments(level: Level) -> tuple[Tensor, Tensor]:

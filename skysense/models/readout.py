@@ -1,13 +1,14 @@
 """The read-out of a trained model: one image's pooled parts, standardized, decorrelated, shortened.
 
-Neighbours are sought and lines are fitted in the vectors themselves. There a direction that varies
+Neighbors are sought and lines are fitted in the vectors themselves. There a direction that varies
 most counts most, however little it tells, and in a self-supervised model a few directions vary much
-more than the others. The read-out takes that away. It is fitted without labels, on the images that
-the model was trained on. [ours]
+more than the others. The read-out takes part of that away: it scales each main direction by a power
+of its variance. It is fitted without labels, on the images that the model was trained on. [ours]
 
 Legend: N images, B samples, P parts, D width of a part, K numbers kept of a part.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -31,6 +32,8 @@ class ReadoutConfig(Config):
     """What is pooled."""
     kept: int = Field(default=32, ge=1)
     """K: main directions that are kept of each part, at most."""
+    whitening: float = Field(default=0.5, ge=0, le=1)
+    """How much of a direction's spread is taken away: 0 nothing, 1 all of it."""
     modalities: tuple[Modality, ...] = MODALITIES
     """Which modalities have one; the vectors of others are means of the fused map."""
 
@@ -64,8 +67,10 @@ class Readout(nn.Module):
     def fit(self, modality: str, parts: Sequence[Tensor]) -> None:
         """Set the map of a modality.
 
-        Each number is standardized; then each part is turned to its main directions, which get
-        variance 1, and of which the first K are kept. All parts so have the same weight.
+        Each number is standardized; then each part is turned to its main directions, of which the
+        first K are kept and scaled, and brought to a mean square length of 1. In the end all are
+        turned once more, by a fixed rotation that gives each number about the same variance:
+        whether a user standardizes the vectors again then makes no difference.
 
         Args:
             modality: which.
@@ -81,20 +86,33 @@ class Readout(nn.Module):
                 f"the read-out of `{modality}` is fitted on at least two vectors of {len(mean)} "
                 f"numbers, got {tuple(joined.shape)}"
             )
-        blocks = [_whitening(part.double(), self.config.kept) for part in parts]
+        config = self.config
+        blocks = [_scaled(part.double(), config.kept, config.whitening) for part in parts]
+        projection = torch.block_diag(*blocks)
         mean.copy_(joined.mean(0))
-        self.get_buffer(f"{modality}_map").copy_(torch.block_diag(*blocks))
+        self.get_buffer(f"{modality}_map").copy_(_rotation(len(projection)) @ projection)
 
 
-def _whitening(part: Tensor, kept: int) -> Tensor:
-    """`(min(K, D), D)` from a part `(N, D)`: to unit variance, main directions, unit variance."""
+def _scaled(part: Tensor, kept: int, whitening: float) -> Tensor:
+    """`(min(K, D), D)` from a part `(N, D)`: to unit variance, main directions, scaled."""
     centered = part - part.mean(0)
     spread = centered.square().mean(0).sqrt()
     scale = torch.where(spread > 1e-6 * spread.max().clamp(min=1e-12), 1 / spread, 0)
     covariance = (centered * scale).T @ (centered * scale) / len(part)
     variance, directions = torch.linalg.eigh(covariance)  # ascending
     count = min(kept, part.shape[1])
-    variance, directions = variance.flip(0)[:count], directions.flip(1)[:, :count]
+    variance = variance.flip(0)[:count].clamp(min=0)
+    directions = directions.flip(1)[:, :count]
     floor = SHRINKAGE * covariance.diagonal().mean().clamp(min=1e-12)
-    whitened: Tensor = (directions * scale[:, None] / (variance.clamp(min=0) + floor).sqrt()).T
-    return whitened
+    weight = (variance + floor) ** (-whitening / 2)
+    length = (variance * weight.square()).sum().sqrt().clamp(min=1e-12)
+    projection: Tensor = (directions * scale[:, None] * weight / length).T
+    return projection
+
+
+def _rotation(size: int) -> Tensor:
+    """The orthonormal discrete cosine transform `(size, size)`."""
+    place = torch.arange(size, dtype=torch.float64)
+    rotation = torch.cos(math.pi / size * (place + 0.5) * place[:, None]) * math.sqrt(2 / size)
+    rotation[0] = 1 / math.sqrt(size)
+    return rotation

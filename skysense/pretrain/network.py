@@ -128,7 +128,7 @@ class Network(nn.Module):
         self.instance_heads = nn.ModuleDict()
         for key in MODALITIES if losses.instance else ():
             levels = [encoder.level_width(key, level) for level in (1, 2, 3, 4)]
-            parts = part_widths("spread", levels, encoder.fused_width)
+            parts = part_widths("all", levels, encoder.fused_width)
             self.instance_heads[key] = nn.ModuleList(InstanceHead(part) for part in parts)
         self.pixel_heads = nn.ModuleDict()
         if losses.masked:
@@ -170,7 +170,7 @@ class Network(nn.Module):
         maps[FUSED] = FeatureMap(features.fused, features.fused_valid, finest_cells(cells))
         parts = {}
         if self.instance_heads:
-            parts = {key: pool_parts(features, "spread", key) for key in batch.modalities}
+            parts = {key: pool_parts(features, "all", key) for key in batch.modalities}
         return Encoded(maps, features.routing, parts)
 
     def look_unfused(self, batch: Batch) -> Features:

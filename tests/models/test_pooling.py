@@ -36,8 +36,11 @@ def literal(own, row):
 
 def test_spread_is_parity_with_a_loop(features):
     fused = Level(features.fused.unsqueeze(1), features.fused_valid.unsqueeze(1))
-    parts = pool_parts(features, "spread", "s2")
+    parts = pool_parts(features, "all", "s2")
+    spread = pool_parts(features, "spread", "s2")
 
+    assert all(torch.equal(a, b) for a, b in zip(parts, spread, strict=False))
+    assert len(spread) == 4
     for own, part in zip((*features.pyramid["s2"], fused), parts, strict=True):
         for row in range(2):
             np.testing.assert_allclose(part[row], literal(own, row), atol=1e-3)
@@ -91,5 +94,7 @@ def test_embed_takes_each(shared, name):
 
 
 def test_an_unknown_pooling_lists_the_known_ones(shared):
-    with pytest.raises(ValueError, match="unknown pooling `mean`.*fused, last, stages, spread"):
+    with pytest.raises(
+        ValueError, match="unknown pooling `mean`.*fused, last, stages, spread, all"
+    ):
         shared("v2_tiny").embed(np.zeros((1, 3, 32, 32), np.uint8), "rgb8", pooling="mean")

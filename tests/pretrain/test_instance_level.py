@@ -1,4 +1,4 @@
-"""The instance level of a run: whose rows meet, what is not computed, and the read-out at its end."""
+"""Instance level of a run: whose rows meet, what is not computed, the read-out at its end."""
 
 import copy
 
@@ -125,7 +125,7 @@ def test_a_run_fits_the_read_out(recipe, tmp_path):
     assert model.config.readout.modalities == ("hr", "s2")
     assert model.readout.hr_map.abs().sum() > 0
     images = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
-    assert model.embed(images, "rgb8").shape == (2, 15)
+    assert model.embed(images, "rgb8").shape == (2, 12)
 
     again = pretrain(recipe(tmp_path / "b", *INSTANCE, f"start_from={outcome.model}"))
     assert load(again.model).readout is None
