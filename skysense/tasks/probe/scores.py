@@ -61,10 +61,10 @@ def score(
     drawn = np.random.default_rng(seed).multinomial(len(labels), cells / len(labels), RESAMPLES)
     resampled = drawn.reshape(RESAMPLES, classes, classes)
     return Scores(
-        accuracy=float(_accuracy(confusion)),
-        accuracy_interval=_interval(_accuracy(resampled)),
-        macro_f1=float(_macro_f1(confusion)),
-        macro_f1_interval=_interval(_macro_f1(resampled)),
+        accuracy=float(accuracy(confusion)),
+        accuracy_interval=middle(accuracy(resampled)),
+        macro_f1=float(macro_f1(confusion)),
+        macro_f1_interval=middle(macro_f1(resampled)),
         recall=_share(confusion.diagonal(), confusion.sum(1)),
         confusion=confusion,
         labels=labels,
@@ -93,16 +93,16 @@ def difference(ours: Scores, other: Scores, seed: int = 0) -> tuple[float, Inter
     gains = np.bincount(right[0] - right[1] + 1, minlength=3)  # lost, level, won
     count = len(ours.labels)
     drawn = np.random.default_rng(seed).multinomial(count, gains / count, RESAMPLES)
-    return float(gains[2] - gains[0]) / count, _interval((drawn[:, 2] - drawn[:, 0]) / count)
+    return float(gains[2] - gains[0]) / count, middle((drawn[:, 2] - drawn[:, 0]) / count)
 
 
-def _accuracy(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def accuracy(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """`(..., K, K)` to `(...)`."""
     right = np.trace(confusion, axis1=-2, axis2=-1)
     return np.asarray(right / confusion.sum((-2, -1)), np.float64)
 
 
-def _macro_f1(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def macro_f1(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """`(..., K, K)` to `(...)`: F1 of a class is 2 TP / (2 TP + FP + FN)."""
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     f1 = _share(2 * right, confusion.sum(-1) + confusion.sum(-2))
@@ -116,7 +116,7 @@ def _share(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDA
     return shares
 
 
-def _interval(values: npt.NDArray[np.float64]) -> Interval:
+def middle(values: npt.NDArray[np.float64]) -> Interval:
     """The middle 95%."""
     low, high = np.percentile(values, _COVERED)
     return float(low), float(high)
