@@ -16,7 +16,7 @@ BIN := .venv/bin
 # Without the ablation study, which takes hours.
 BENCHES = $(filter-out %/ablations.py,$(wildcard benchmarks/[a-z]*.py))
 # What reads data that is not part of the repository, where no folder of it is named.
-ABSENT = $(if $(SKYSENSE_PARITY),,%/parity.py) $(if $(SKYSENSE_DATA),,%/pretrain_nano.py %/modal_probes.py)
+ABSENT = $(if $(SKYSENSE_PARITY),,%/parity.py) $(if $(SKYSENSE_DATA),,%/pretrain_nano.py %/frozen_vectors.py %/modal_probes.py)
 READY := .venv/ready
 
 # The stamp is written last and the venv is made from nothing, so an interrupted set-up starts over.

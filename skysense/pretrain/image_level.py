@@ -139,9 +139,11 @@ def _rows(heads: nn.ModuleList, passes: Sequence[Encoded], key: str) -> tuple[li
             for all_of, part in zip(parts, found.parts[key], strict=True):
                 all_of.append(part)
         else:
-            nothing = found.maps[FUSED].values.new_zeros(rows)
-            present.append(nothing)
+            some = found.maps[FUSED].values
+            # With a graph: in the backward pass all ranks must exchange the same.
+            nothing = some.flatten(1).sum(1, keepdim=True) * 0  # (V B, 1)
+            present.append(some.new_zeros(rows))
             for all_of, head in zip(parts, heads, strict=True):
                 assert isinstance(head, InstanceHead)
-                all_of.append(nothing[:, None].expand(-1, head.first.in_features))
+                all_of.append(nothing.expand(-1, head.first.in_features))
     return [torch.cat(part) for part in parts], torch.cat(present)

@@ -97,8 +97,8 @@ def test_loading_onto_a_gpu(saved):
 def test_names():
     assert list_models() == [*V2_CONFIGS, *V1_CONFIGS]
     assert list_models()[-4:] == ["v1_tiny", "v1_small", "v1_base", "v1_huge"]
-    info = describe("v2_nano")
-    assert info.name == "v2_nano"
+    info = describe("v2_small")
+    assert info.name == "v2_small"
     assert info.trained is False
     assert set(info.parameters) == {
         "tokenizers",

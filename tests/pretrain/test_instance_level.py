@@ -1,10 +1,16 @@
 """Instance level of a run: whose rows meet, what is not computed, the read-out at its end."""
 
 import copy
+import json
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
+from skysense.data.shards import Reading, build_shards, drafts_of, synthetic
 from skysense.hub import load
 from skysense.models.skysense_v1 import V1_CONFIGS, SkySenseV1
 from skysense.pretrain.image_level import instance_level
@@ -147,3 +153,31 @@ def test_v1_has_no_read_out(recipe, tmp_path):
 def test_too_few_views_are_refused(recipe, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         recipe(tmp_path, *INSTANCE, *changes)
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_lacks_a_modality_give_the_curve_of_one(root, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 3, 32, 32), np.uint8)
+    np.savez(tmp_path / "images.npz", images=pixels)
+    drafts = drafts_of(tmp_path / "images.npz", Reading(sensors={"hr": "rgb8"}))
+    build_shards([*drafts, *synthetic(3)], tmp_path / "shards")  # most batches have one of these
+
+    curves = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        python = [sys.executable]
+        if processes > 1:
+            python += ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+            python += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+        settings = [f"data.shards=[{tmp_path / 'shards'}]", f"output={folder}", "report=false"]
+        settings += ["steps=6", "data.batch_size=4", "optimizer.warmup_steps=2", "device=cpu"]
+        settings += ["losses.instance=1", "log_every=1"]
+        command = [*python, "-m", "skysense", "pretrain", "recipes/pretrain/v2_tiny.yaml"]
+        command += [part for setting in settings for part in ("--set", setting)]
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+        subprocess.run(command, cwd=root, env=variables, check=True, timeout=300)
+        lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+        curves.append(torch.tensor([line["loss"] for line in lines if "loss" in line]))
+
+    assert len(curves[0]) == 6
+    torch.testing.assert_close(curves[1], curves[0], rtol=0, atol=1e-3)

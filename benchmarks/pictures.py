@@ -1,0 +1,164 @@
+"""The pictures of docs/results.md, of imagery that may be passed on: the demo's Landsat 7 scene.
+
+Curves of one or several runs, nearest neighbors of twelve chips of the scene, and its feature map
+with random and with trained weights. Needs the extra `plots`, and fetches the scene once, as `make
+demo` does. Run:
+python benchmarks/pictures.py [--run FOLDER ...] [--model v2_nano] [--output docs/pictures]
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.windows import Window
+
+from skysense.engine.log import read_metrics
+from skysense.hub import load, pack
+from skysense.hub.catalog import Model
+from skysense.models.encoder import UntrainedModelWarning
+from skysense.tasks.probe import random_twin
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).parents[1]
+SCENE = ROOT / ".cache/demo/landsat7.tif"
+CHIP, QUERIES, NEIGHBORS = 64, 12, 6
+PART = Window(500, 500, 512, 512)  # type: ignore[call-arg]
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def fetch() -> None:
+    """The scene, where the demo keeps it."""
+    if SCENE.exists():
+        return
+    code = "import demo, os; os.chdir(demo.HERE); demo.real_scene()"
+    path = {**os.environ, "PYTHONPATH": str(ROOT / "examples")}
+    subprocess.run([sys.executable, "-c", code], env=path, check=True)
+    if not SCENE.exists():
+        raise SystemExit("the scene could not be fetched")
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    """Write a picture, and say so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80, bbox_inches="tight")
+    plt.close(figure)
+    print(f"{path} ({path.stat().st_size // 1000} kB)")
+
+
+def curves(runs: Sequence[Path], path: Path) -> None:
+    """The loss of each run, and its running kNN."""
+    figure, rows = plt.subplots(2, len(runs), figsize=(5 * len(runs), 6), squeeze=False)
+    for column, run in enumerate(runs):
+        lines = read_metrics(run / "metrics.jsonl")
+        for row, key, title in ((0, "loss", "loss"), (1, "knn", "kNN-20 of the fused vector")):
+            told = [(line["step"], line[key]) for line in lines if key in line]
+            axes = rows[row][column]
+            axes.plot(*zip(*told, strict=True), marker="o" if key == "knn" else None)
+            axes.set_title(f"{run.name}: {title}")
+            axes.set_xlabel("step")
+            axes.grid(alpha=0.3)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def chips() -> tuple[Bytes, npt.NDArray[np.int64]]:
+    """Chips `(N, 3, 64, 64)` of the scene without missing pixels, and their rows and columns."""
+    with rasterio.open(SCENE) as source:
+        pixels, valid = source.read([1, 2, 3]), source.dataset_mask() > 0
+    valid &= (pixels > 0).any(0)
+    found, places = [], []
+    for row in range(pixels.shape[1] // CHIP):
+        for column in range(pixels.shape[2] // CHIP):
+            own = np.s_[row * CHIP : (row + 1) * CHIP, column * CHIP : (column + 1) * CHIP]
+            if valid[own].all():
+                found.append(pixels[:, own[0], own[1]])
+                places.append((row, column))
+    return np.stack(found), np.array(places)
+
+
+def farthest(vectors: npt.NDArray[np.float32], count: int) -> list[int]:
+    """Chips that differ: each the farthest from those before it."""
+    chosen = [int(np.linalg.norm(vectors - vectors.mean(0), axis=1).argmin())]
+    while len(chosen) < count:
+        distance = np.linalg.norm(vectors[:, None] - vectors[chosen], axis=2).min(1)
+        chosen.append(int(distance.argmax()))
+    return chosen
+
+
+def neighbors(model: Model, path: Path) -> None:
+    """Twelve chips, and the six nearest of each that do not touch it."""
+    images, places = chips()
+    vectors = model.embed(images, "rgb8", batch_size=64)
+    vectors = (vectors - vectors.mean(0)) / vectors.std(0).clip(1e-9)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    size = (2 * (NEIGHBORS + 1), QUERIES // 2)
+    figure, rows = plt.subplots(QUERIES // 2, 2 * (NEIGHBORS + 1), figsize=size)
+    for number, query in enumerate(farthest(vectors, QUERIES)):
+        similar = vectors @ vectors[query]
+        similar[np.abs(places - places[query]).max(1) <= 1] = -np.inf
+        shown = [query, *np.argsort(-similar)[:NEIGHBORS]]
+        for place, chip in enumerate(shown):
+            axes = rows[number // 2][(number % 2) * (NEIGHBORS + 1) + place]
+            axes.imshow(images[chip].transpose(1, 2, 0))
+            axes.set_title("query" if not place else f"{similar[chip]:.2f}", fontsize=9)
+            axes.axis("off")
+    figure.suptitle(f"{model.name}: {QUERIES} chips of {len(images)}, and their nearest")
+    save(figure, path)
+
+
+def feature_maps(model: Model, path: Path) -> None:
+    """A part of the scene, and its feature maps before and after training."""
+    twin = random_twin(model)
+    work = path.parent / ".work"
+    work.mkdir(parents=True, exist_ok=True)
+    cut = work / "part.tif"
+    with rasterio.open(SCENE) as source:
+        profile = {**source.profile, "width": PART.width, "height": PART.height}
+        profile |= {"transform": source.window_transform(PART), "driver": "GTiff"}
+        with rasterio.open(cut, "w", **profile) as target:
+            target.write(source.read(window=PART))
+    pictures = {}
+    for name, own in (("random weights", twin), ("trained", model)):
+        folder, look = own.save(work / name.split()[0]), work / f"{name.split()[0]}.png"
+        command = ["embed", str(cut), "--model", str(folder), "--quicklook", str(look), "--quiet"]
+        command += ["-o", str(work / "map.tif"), "--schedule", "hr=merge,keep,keep"]
+        subprocess.run([sys.executable, "-W", "ignore", "-m", "skysense", *command], check=True)
+        pictures[name] = plt.imread(look)
+    figure, rows = plt.subplots(1, 2, figsize=(18, 5))
+    for axes, (name, picture) in zip(rows, pictures.items(), strict=True):
+        axes.imshow(picture)
+        axes.set_title(f"scene and feature map, {name}")
+        axes.axis("off")
+    save(figure, path)
+    shutil.rmtree(work)
+
+
+def main() -> None:
+    """All pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, action="append", default=[], dest="runs")
+    parser.add_argument("--model", default="v2_nano")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs/pictures")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", UntrainedModelWarning)
+    fetch()
+    if options.runs:
+        curves(options.runs, options.output / "curves.png")
+    feature_maps(load(options.model), options.output / "feature_maps.png")
+    neighbors(pack(load(options.model)), options.output / "neighbors.png")
+
+
+if __name__ == "__main__":
+    main()
