@@ -22,7 +22,9 @@ LARGEST = 25 * 2**20
 
 
 def ship(model: str | Path, name: str, card: str | Path, weights: Path = WEIGHTS) -> Path:
-    """Write a saved model under a name of the catalog, in float16; read-outs stay in float32.
+    """Write a saved model under a name of the catalog, in float16.
+
+    What was fitted after training stays in float32.
 
     Args:
         model: folder of a trained model.
@@ -54,12 +56,12 @@ def ship(model: str | Path, name: str, card: str | Path, weights: Path = WEIGHTS
 
 
 def _halved(key: str, value: Tensor) -> Tensor:
-    """In float16, except read-outs, whose range is wide.
+    """In float16, except what was fitted after training, whose range is wide.
 
     Raises:
         ValueError: a number is beyond float16.
     """
-    if not value.is_floating_point() or key.startswith("readout."):
+    if not value.is_floating_point() or key.startswith(("readout.", "fused_")):
         return value
     half = value.to(torch.float16)
     if not bool(half.isfinite().all()):

@@ -14,7 +14,7 @@ from skysense.models.readout import ReadoutConfig
 from skysense.models.saving import save_model
 from skysense.models.skysense_v2 import SkySenseV2
 from skysense.pretrain.gallery import take_pictures
-from skysense.pretrain.preparation import Run, build_encoder
+from skysense.pretrain.preparation import FITTED, Run, build_encoder
 from skysense.pretrain.reading import fit_readout
 from skysense.pretrain.recipe import Recipe
 from skysense.pretrain.report import write_report
@@ -41,10 +41,10 @@ def add_readout(model: Model, recipe: Recipe) -> Model:
     assert isinstance(model, SkySenseV2)  # as the preparation saw to
     assert recipe.readout is not None
     wanted = {name: getattr(recipe.readout, name) for name in ReadoutConfig.model_fields}
-    config = model.config.model_copy(update={"readout": ReadoutConfig(**wanted)})
+    config = model.config.model_copy(update={"readout": ReadoutConfig(**wanted), "centered": True})
     read = SkySenseV2(config, model.name).eval()
-    weights = {k: v for k, v in model.state_dict().items() if not k.startswith("readout.")}
-    own = {k: v for k, v in read.state_dict().items() if k.startswith("readout.")}
+    weights = {k: v for k, v in model.state_dict().items() if not k.startswith(FITTED)}
+    own = {k: v for k, v in read.state_dict().items() if k.startswith(FITTED)}
     read.load_state_dict({**own, **weights})
     read.trained = model.trained
     fit_readout(read, recipe)

@@ -28,6 +28,9 @@ from skysense.pretrain.objective import Objective
 from skysense.pretrain.recipe import Recipe
 from skysense.pretrain.text import embed_class_names
 
+FITTED = ("readout.", "fused_mean", "fused_scale")
+"""Keys of what is fitted after training, and anew after each."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -158,14 +161,14 @@ def build_encoder(recipe: Recipe) -> Model:
         start = load(recipe.start_from)
         own = start.config
         if isinstance(own, SkySenseV2Config):
-            own = own.model_copy(update={"readout": None})  # it is fitted anew
+            own = own.model_copy(update={"readout": None, "centered": False})
         if own != config:
             raise ValueError(
                 f"`start_from` {recipe.start_from} is a `{start.name}` of another configuration "
                 f"than `{recipe.model}` with `model_changes`"
             )
         state = start.state_dict()
-        model.load_state_dict({k: v for k, v in state.items() if not k.startswith("readout.")})
+        model.load_state_dict({k: v for k, v in state.items() if not k.startswith(FITTED)})
     return model
 
 

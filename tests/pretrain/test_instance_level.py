@@ -130,6 +130,8 @@ def test_a_run_fits_the_read_out(recipe, tmp_path):
     assert model.config.readout.kept == 3
     assert model.config.readout.modalities == ("hr", "s2")
     assert model.readout.hr_map.abs().sum() > 0
+    assert model.fused_scale.min() > 0
+    assert model.fused_mean.abs().sum() > 0
     images = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
     assert model.embed(images, "rgb8").shape == (2, 12)
 

@@ -46,6 +46,8 @@ class SkySenseV2Config(Config):
     paper."""
     geo_prototypes: int = Field(default=100, ge=1)
     """Prototypes of a region."""
+    centered: bool = False
+    """Whether the fused map is brought to mean 0 and spread 1 by numbers fitted after training."""
     readout: ReadoutConfig | None = None
     """The read-out that makes one vector of an image; `None` for the mean of the fused map."""
 
@@ -59,6 +61,8 @@ class SkySenseV2Config(Config):
             raise ValueError("experts can only be in stages 3 and 4: `moe_blocks` is too large")
         if self.fusion_width % self.fusion_heads:
             raise ValueError(f"{self.fusion_heads} heads do not divide {self.fusion_width}")
+        if self.centered and self.geo_regions:
+            raise ValueError("`centered` would part the fused map from its geo-context prototypes")
         if set(self.schedule) != {"hr", "s2", "s1"}:
             raise ValueError("`schedule` needs an entry for each of hr, s2, s1")
         return self

@@ -66,6 +66,11 @@ class SkySenseV2(nn.Module):
             self.geo_context = GeoContext(
                 config.geo_regions, config.geo_prototypes, config.fusion_width
             )
+        self.fused_mean: Tensor | None
+        self.fused_scale: Tensor | None
+        width = config.fusion_width
+        self.register_buffer("fused_mean", torch.zeros(width) if config.centered else None)
+        self.register_buffer("fused_scale", torch.ones(width) if config.centered else None)
         self.readout: Readout | None = None
         if config.readout:
             widths = part_widths(config.readout.pooling, config.widths, config.fused_width)
@@ -181,9 +186,12 @@ class SkySenseV2(nn.Module):
         tokens, valid = meet(maps, cells)  # (B, N, h, w, 8C), (B, N, h, w)
         days = torch.cat([part.days for part in batch.modalities.values()], 1)
         fused = self.fusion(tokens, days, valid)
+        seen = valid.any(1)
+        if self.fused_mean is not None and self.fused_scale is not None:
+            fused = (fused - self.fused_mean) * self.fused_scale * seen.unsqueeze(-1)
         if self.geo_context is not None:
             fused = self.geo_context(fused, batch.location)
-        return fused, valid.any(1)
+        return fused, seen
 
     @property
     def fused_width(self) -> int:

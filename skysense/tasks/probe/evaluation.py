@@ -239,7 +239,7 @@ def random_twin(model: Model, seed: int = 1) -> Model:
         torch.default_generator.manual_seed(seed)
         config = model.config
         if isinstance(config, SkySenseV2Config):
-            config = config.model_copy(update={"readout": None})
+            config = config.model_copy(update={"readout": None, "centered": False})
         twin = type(model)(config, model.name)  # type: ignore[arg-type]
     twin.name = f"random twin of {model.name}"
     return twin.eval().to(next(model.parameters()).device)
