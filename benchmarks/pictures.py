@@ -33,7 +33,7 @@ from matplotlib import pyplot as plt
 ROOT = Path(__file__).parents[1]
 SCENE = ROOT / ".cache/demo/landsat7.tif"
 CHIP, QUERIES, NEIGHBORS = 64, 12, 6
-PART = Window(500, 500, 512, 512)  # type: ignore[call-arg]
+PART = Window(960, 520, 512, 512)  # type: ignore[call-arg]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -103,7 +103,7 @@ def neighbors(model: Model, path: Path) -> None:
     vectors = model.embed(images, "rgb8", batch_size=64)
     vectors = (vectors - vectors.mean(0)) / vectors.std(0).clip(1e-9)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    size = (2 * (NEIGHBORS + 1), QUERIES // 2)
+    size = (2 * (NEIGHBORS + 1), QUERIES * 0.65)
     figure, rows = plt.subplots(QUERIES // 2, 2 * (NEIGHBORS + 1), figsize=size)
     for number, query in enumerate(farthest(vectors, QUERIES)):
         similar = vectors @ vectors[query]

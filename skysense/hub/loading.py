@@ -37,8 +37,8 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
         device: where to put it.
 
     Returns:
-        The model, in float32. One that no weights exist for has random ones, always the same, and
-        says so when it is used.
+        The model. One that no weights exist for has random ones, always the same, and says so
+        when it is used.
 
     Raises:
         ValueError: unknown name, or a folder whose files are damaged or do not fit.
@@ -46,7 +46,7 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
     name = str(source)
     packaged = shipped(name) if name in list_models() else None
     if packaged is not None:
-        return _load_folder(packaged).to(device)
+        return _load_folder(packaged).float().to(device)  # they are shipped in half precision
     if name in list_models():
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(SEED)  # `torch.manual_seed` seeds GPUs as well
@@ -121,8 +121,7 @@ def _load_folder(folder: Path) -> Model:
         else:
             assert isinstance(config, SkySenseV2Config)
             model = SkySenseV2(config, name)
-    state = {k: v.float() if v.is_floating_point() else v for k, v in _weights(folder).items()}
-    load_strictly(model, state, str(folder))
+    load_strictly(model, _weights(folder), str(folder))
     model.trained = bool(facts.get("trained", False))
     return model.eval()
 
