@@ -45,6 +45,12 @@ class MixtureOfExperts(nn.Module):
         self.b1 = nn.Parameter(torch.zeros(experts, hidden))
         self.w2 = nn.Parameter(torch.empty(experts, dim, hidden))
         self.b2 = nn.Parameter(torch.zeros(experts, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the experts: truncated normal 0.02."""
+        nn.init.trunc_normal_(self.w1, std=0.02)
+        nn.init.trunc_normal_(self.w2, std=0.02)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, RouterStatistics]:
         """Route and compute.

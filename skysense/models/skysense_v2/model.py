@@ -92,8 +92,7 @@ class SkySenseV2(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, MixtureOfExperts):
-                nn.init.trunc_normal_(module.w1, std=0.02)
-                nn.init.trunc_normal_(module.w2, std=0.02)
+                module.reset_parameters()
         for tokenizer in self.tokenizers.values():
             assert isinstance(tokenizer, PatchTokenizer)
             assert tokenizer.projection.bias is not None
