@@ -12,7 +12,15 @@ from torch import Tensor
 
 from skysense.models.pooling import POOLINGS, Pooling, pool_features
 from skysense.models.readout import Readout
-from skysense.sample import Sample, Series, collate, undated
+from skysense.sample import (
+    UNKNOWN_DAY,
+    Batch,
+    ModalityBatch,
+    Sample,
+    Series,
+    collate,
+    undated,
+)
 from skysense.sensors import SensorCard, find_bands, get_sensor, missing_bands
 
 ImageLike = npt.NDArray[np.generic] | Tensor
@@ -29,14 +37,53 @@ def to_series(image: ImageLike, card: SensorCard, bands: Sequence[str] | None = 
     Raises:
         ValueError: shape, bands or scaling do not fit the card.
     """
+    pixels, mask = _to_physical(_as_array(image)[None], card, bands)
+    return Series(torch.from_numpy(pixels), torch.from_numpy(mask), undated(1), card.name)
+
+
+def to_batch(
+    images: Sequence[ImageLike], card: SensorCard, bands: Sequence[str] | None = None
+) -> Batch:
+    """Stored values of N images to a batch: `to_series` and `collate`, at once where sizes agree.
+
+    Raises:
+        ValueError: as `to_series`.
+    """
+    arrays = [_as_array(image) for image in images]
+    if len({(array.shape, array.dtype) for array in arrays}) > 1:
+        return collate([Sample({card.modality: to_series(a, card, bands)}) for a in arrays])
+    pixels, mask = _to_physical(np.stack(arrays), card, bands)
+    count = len(arrays)
+    part = ModalityBatch(
+        pixels=torch.from_numpy(pixels).unsqueeze(1),
+        mask=torch.from_numpy(mask).unsqueeze(1),
+        days=torch.full((count, 1), UNKNOWN_DAY),
+        sizes=torch.tensor(mask.shape[1:]).repeat(count, 1),
+        sensors=(card.name,) * count,
+    )
+    return Batch({card.modality: part}, torch.full((count, 2), torch.nan), (None,) * count)
+
+
+def _as_array(image: ImageLike) -> npt.NDArray[np.generic]:
+    """NumPy's view of an image."""
     if isinstance(image, Tensor):
         image = image.detach().cpu()
         image = image.float() if image.dtype == torch.bfloat16 else image  # unknown to NumPy
-    array = np.asarray(image)
+    return np.asarray(image)
+
+
+def _to_physical(
+    images: npt.NDArray[np.generic], card: SensorCard, bands: Sequence[str] | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Pixels `(N, K, H, W)` of the K channels of a card's modality, and mask `(N, H, W)`.
+
+    Raises:
+        ValueError: shape, bands or scaling do not fit the card.
+    """
     names = [band.name for band in card.bands] if bands is None else list(bands)
-    if array.ndim != 3 or array.shape[0] != len(names):
+    if images.ndim != 4 or images.shape[1] != len(names):
         raise ValueError(
-            f"an image has shape {array.shape}, expected ({len(names)}, H, W) with bands "
+            f"an image has shape {images.shape[1:]}, expected ({len(names)}, H, W) with bands "
             f"{', '.join(names)}; name other bands with `bands=[...]`"
         )
     found = find_bands(card, names)
@@ -45,20 +92,23 @@ def to_series(image: ImageLike, card: SensorCard, bands: Sequence[str] | None = 
         raise ValueError(
             f"sensor `{card.name}` needs {', '.join(missing)}; found {', '.join(names)}"
         )
-    if np.iscomplexobj(array):
-        raise ValueError(f"sensor `{card.name}` expects real numbers, got {array.dtype}")
+    if 0 in images.shape[2:]:
+        raise ValueError(f"an image is empty: it has shape {images.shape[1:]}")
+    if np.iscomplexobj(images):
+        raise ValueError(f"sensor `{card.name}` expects real numbers, got {images.dtype}")
     with np.errstate(over="ignore"):  # too large becomes infinite, and so missing
-        stored = array[[found[band.name] for band in card.bands]].astype(np.float32)
+        stored = images[:, [found[band.name] for band in card.bands]].astype(np.float32)
     physical = card.to_physical(stored)
-    mask = (np.isfinite(stored) & np.isfinite(physical)).all(0)  # (H, W)
+    mask = (np.isfinite(stored) & np.isfinite(physical)).all(1)  # (N, H, W)
     if card.nodata is not None:  # as in a file: missing where all bands are
-        mask &= (stored != card.nodata).any(0)
-    card.check_scale(physical[:, mask], "an image")
-    pixels = np.zeros((len(card.inputs), *mask.shape), np.float32)
-    pixels[list(card.channels)] = np.where(mask, physical, 0)
-    return Series(
-        torch.from_numpy(pixels)[None], torch.from_numpy(mask)[None], undated(1), card.name
-    )
+        mask &= (stored != card.nodata).any(1)
+    low, high = card.plausible
+    if not (mask.all() and low <= physical.min(initial=high) <= physical.max(initial=low) <= high):
+        for image, valid in zip(physical, mask, strict=True):
+            card.check_scale(image[:, valid], "an image")
+    pixels = np.zeros((len(images), len(card.inputs), *mask.shape[1:]), np.float32)
+    pixels[:, list(card.channels)] = np.where(mask[:, None], physical, 0)
+    return pixels, mask
 
 
 @torch.no_grad()
@@ -102,11 +152,12 @@ def embed_images(
     vectors = []
     try:
         for start in range(0, len(images), batch_size):
-            chunk = [to_series(images[i], card, bands) for i in _span(start, batch_size, images)]
-            empty = [start + i for i, s in enumerate(chunk) if not bool(s.mask.any())]
-            if empty:
+            chunk = [images[i] for i in _span(start, batch_size, images)]
+            batch = to_batch(chunk, card, bands)
+            seen = batch.modalities[card.modality].mask.flatten(1).any(1)
+            if not bool(seen.all()):
+                empty = (start + torch.nonzero(~seen).flatten()).tolist()
                 raise ValueError(f"images {empty} hold no valid pixel")
-            batch = collate([Sample({card.modality: series}) for series in chunk])
             features = model(batch.to(device))
             if isinstance(readout, Readout):
                 vector = readout(features, card.modality)

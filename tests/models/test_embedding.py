@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from skysense.models.embedding import to_series
+from skysense.models.embedding import to_batch, to_series
 from skysense.models.encoder import UntrainedModelWarning
-from skysense.sample import Sample, Series, undated
+from skysense.sample import Sample, Series, collate, undated
 from skysense.sensors import SENSORS
 
 
@@ -251,3 +251,32 @@ def test_a_pixel_is_missing_where_all_bands_are_nodata():
 
     assert series.mask[0, :4].all()
     assert not series.mask[0, 4:].any()
+
+
+@pytest.mark.parametrize("name", ["rgb8", "s2_l2a", "s1_linear", "landsat_c2_l2", "naip_rgbn"])
+def test_a_batch_at_once_is_the_samples_side_by_side(name):
+    card = SENSORS[name]
+    stored = np.random.default_rng(0).uniform(0.01, 1, (4, len(card.bands), 6, 5))
+    images = (stored if name == "s1_linear" else stored * 200 + 8000 * (card.scale < 1)).astype(
+        np.uint16 if card.scale < 1 else np.float32
+    )
+    if images.dtype == np.float32:
+        images[1, :, 2:4] = np.nan
+    images[2, :, :2] = 0 if card.nodata is None else card.nodata
+
+    at_once = to_batch(list(images), card)
+    one_by_one = collate([Sample({card.modality: to_series(image, card)}) for image in images])
+
+    assert torch.equal(at_once.location.isnan(), one_by_one.location.isnan())
+    assert at_once.grids == one_by_one.grids
+    ours, theirs = at_once.modalities[card.modality], one_by_one.modalities[card.modality]
+    assert ours.sensors == theirs.sensors
+    for field in ("pixels", "mask", "days", "sizes"):
+        torch.testing.assert_close(getattr(ours, field), getattr(theirs, field), rtol=0, atol=0)
+
+
+def test_one_image_of_another_scale_among_good_ones_is_refused(model):
+    images = np.full((3, 10, 8, 8), 2000, np.uint16)
+    images[1] = 60000
+    with pytest.raises(ValueError, match="the median value is"):
+        model.embed(images, "s2_l2a")
