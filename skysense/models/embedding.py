@@ -99,7 +99,7 @@ def _to_physical(
     with np.errstate(over="ignore"):  # too large becomes infinite, and so missing
         stored = images[:, [found[band.name] for band in card.bands]].astype(np.float32)
     physical = card.to_physical(stored)
-    mask = (np.isfinite(stored) & np.isfinite(physical)).all(1)  # (N, H, W)
+    mask = np.asarray((np.isfinite(stored) & np.isfinite(physical)).all(1))  # (N, H, W)
     if card.nodata is not None:  # as in a file: missing where all bands are
         mask &= (stored != card.nodata).any(1)
     low, high = card.plausible

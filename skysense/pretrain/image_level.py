@@ -1,11 +1,11 @@
 """Image level of MGCL: every view of the student against the other global views of the teacher.
 
-Beside it the instance level, of the student alone.
+Beside it the instance level and the variance term, of the student alone.
 
 Legend: B samples, G global views, V all views, R rows of all streams of a kind, D width, K codes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from skysense.engine.distributed import sum_over_ranks, world_size
 from skysense.pretrain.losses.contrast import contrast
 from skysense.pretrain.losses.image import image_vectors
 from skysense.pretrain.losses.instance import InstanceHead, instance_loss
+from skysense.pretrain.losses.variance import variance_loss
 from skysense.pretrain.network import FUSED, Encoded, FeatureMap
 
 Targets = Callable[[Tensor, Tensor], Tensor]
@@ -112,25 +113,68 @@ def instance_level(
     Returns:
         Scalar: the mean over the parts, and over the rows of all modalities.
     """
+    own = {key: [_instance_head(head) for head in heads[key].children()] for key in heads}
+    widths = {key: [head.first.in_features for head in found] for key, found in own.items()}
+
+    def term(key: str, parts: Sequence[Tensor], present: Tensor) -> list[Tensor]:
+        pairs = zip(own[key], parts, strict=True)
+        return [
+            instance_loss(head(part, present), present, samples, temperature)
+            for head, part in pairs
+        ]
+
+    return _over_modalities(term, widths, passes)
+
+
+def variance_level(
+    widths: Mapping[str, Sequence[int]], passes: Sequence[Encoded], least: float
+) -> Tensor:
+    """The variance term on the means of every level and of the fused map, of each modality.
+
+    Args:
+        widths: modality to the widths of its parts, each of means and as many spreads.
+        passes: what the student says of the global and of the local views.
+        least: standard deviation over the rows that is enough.
+
+    Returns:
+        Scalar: the mean over the parts, and over the rows of all modalities.
+    """
+
+    def term(key: str, parts: Sequence[Tensor], present: Tensor) -> list[Tensor]:
+        means = [part[:, : part.shape[1] // 2] for part in parts]
+        return [variance_loss(mean, present, least) for mean in means]
+
+    return _over_modalities(term, widths, passes)
+
+
+def _over_modalities(
+    term: Callable[[str, Sequence[Tensor], Tensor], list[Tensor]],
+    widths: Mapping[str, Sequence[int]],
+    passes: Sequence[Encoded],
+) -> Tensor:
+    """Mean of a term over the parts, and over the rows of all modalities."""
     losses, shares = [], []
-    for key, own in heads.items():
+    for key, own in widths.items():
         if world_size() == 1 and not any(key in found.parts for found in passes):
             continue  # of several ranks another may have it, and all exchange the same
-        assert isinstance(own, nn.ModuleList)
         parts, present = _rows(own, passes, key)
-        found = [
-            instance_loss(head(part, present), present, samples, temperature)
-            for head, part in zip(own, parts, strict=True)
-        ]
-        losses.append(torch.stack(found).mean())
+        losses.append(torch.stack(term(key, parts, present)).mean())
         shares.append(sum_over_ranks(present.sum()))
     share = torch.stack(shares)
     return (torch.stack(losses) * share).sum() / share.sum().clamp(min=1)
 
 
-def _rows(heads: nn.ModuleList, passes: Sequence[Encoded], key: str) -> tuple[list[Tensor], Tensor]:
+def _instance_head(head: nn.Module) -> InstanceHead:
+    """A head, by its type."""
+    assert isinstance(head, InstanceHead)
+    return head
+
+
+def _rows(
+    widths: Sequence[int], passes: Sequence[Encoded], key: str
+) -> tuple[list[Tensor], Tensor]:
     """The parts `(V B, D)` of a modality over all passes, and which rows are there `(V B,)`."""
-    parts: list[list[Tensor]] = [[] for _ in heads]
+    parts: list[list[Tensor]] = [[] for _ in widths]
     present = []
     for found in passes:
         rows = len(found.maps[FUSED].valid)
@@ -143,7 +187,6 @@ def _rows(heads: nn.ModuleList, passes: Sequence[Encoded], key: str) -> tuple[li
             # With a graph: in the backward pass all ranks must exchange the same.
             nothing = some.flatten(1).sum(1, keepdim=True) * 0  # (V B, 1)
             present.append(some.new_zeros(rows))
-            for all_of, head in zip(parts, heads, strict=True):
-                assert isinstance(head, InstanceHead)
-                all_of.append(nothing.expand(-1, head.first.in_features))
+            for all_of, width in zip(parts, widths, strict=True):
+                all_of.append(nothing.expand(-1, width))
     return [torch.cat(part) for part in parts], torch.cat(present)

@@ -66,7 +66,7 @@ class Encoded:
     """Routing of the experts, if there are any."""
     parts: Mapping[str, Sequence[Tensor]]
     """Modality to means and spreads `(B, D)` of each of its levels and of the fused map, where
-    the instance level looks at them."""
+    the instance level or the variance term looks at them."""
 
     def detached(self) -> "Encoded":
         """The same maps without gradient, in the place of a teacher's."""
@@ -125,11 +125,14 @@ class Network(nn.Module):
             while encoder.fused_width % count:
                 count -= 1
             self.queries = SemanticQueries(encoder.fused_width, losses.queries, count)
-        self.instance_heads = nn.ModuleDict()
-        for key in MODALITIES if losses.instance else ():
+        self.part_widths: dict[str, list[int]] = {}
+        for key in MODALITIES if losses.instance or losses.variance else ():
             levels = [encoder.level_width(key, level) for level in (1, 2, 3, 4)]
-            parts = part_widths("all", levels, encoder.fused_width)
-            self.instance_heads[key] = nn.ModuleList(InstanceHead(part) for part in parts)
+            self.part_widths[key] = part_widths("all", levels, encoder.fused_width)
+        self.instance_heads = nn.ModuleDict()
+        if losses.instance:
+            for modality, own in self.part_widths.items():
+                self.instance_heads[modality] = nn.ModuleList(InstanceHead(part) for part in own)
         self.pixel_heads = nn.ModuleDict()
         if losses.masked:
             self._make_pixel_heads(losses.masked_block)
@@ -169,7 +172,7 @@ class Network(nn.Module):
         assert features.fused_valid is not None
         maps[FUSED] = FeatureMap(features.fused, features.fused_valid, finest_cells(cells))
         parts = {}
-        if self.instance_heads:
+        if self.part_widths:
             parts = {key: pool_parts(features, "all", key) for key in batch.modalities}
         return Encoded(maps, features.routing, parts)
 

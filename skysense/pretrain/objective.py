@@ -18,7 +18,12 @@ from skysense.pretrain.dense import (
     pair_pixels,
     pair_queries,
 )
-from skysense.pretrain.image_level import image_contrast, instance_level, view_vectors
+from skysense.pretrain.image_level import (
+    image_contrast,
+    instance_level,
+    variance_level,
+    view_vectors,
+)
 from skysense.pretrain.labels import Labels, label_rows
 from skysense.pretrain.losses.contrast import Centering, CodeHead, contrast, sinkhorn_targets
 from skysense.pretrain.losses.image import image_vectors
@@ -184,12 +189,14 @@ class Objective(nn.Module):
         if config.koleo:
             own = seen.whole.maps[FUSED]
             losses["koleo"] = koleo(*image_vectors(own.values, own.valid))
+        passes = [part for part in (seen.whole, seen.local) if part]
         if config.instance:
             losses["instance"] = instance_level(
-                self.student.instance_heads,
-                [part for part in (seen.whole, seen.local) if part],
-                samples,
-                config.instance_temperature,
+                self.student.instance_heads, passes, samples, config.instance_temperature
+            )
+        if config.variance:
+            losses["variance"] = variance_level(
+                self.student.part_widths, passes, config.least_spread
             )
         routing = seen.whole.routing
         if config.load_balance and routing:

@@ -76,6 +76,8 @@ class LossConfig(Config):
     instance: float = Field(default=0.0, ge=0)
     """Instance discrimination on means and spreads of every level: SimCLR, with no teacher [ours
     here]."""
+    variance: float = Field(default=0.0, ge=0)
+    """Least spread of the means of every level and of the fused map: VICReg's term [ours here]."""
     masked: float = Field(default=0.0, ge=0)
     """Hidden pixels of the first global view: SimMIM, a baseline for the others. Alone, it looks
     at no other view and needs no teacher."""
@@ -89,6 +91,8 @@ class LossConfig(Config):
     """Of the student's softmax."""
     instance_temperature: float = Field(default=0.1, gt=0)
     """Of the instance level's softmax."""
+    least_spread: float = Field(default=0.5, gt=0)
+    """Standard deviation over images that the variance term asks of each channel."""
     teacher_temperature: tuple[float, float] = (0.04, 0.07)
     """Of the targets, first and last value of the warm-up."""
     teacher_temperature_steps: int = Field(default=0, ge=0)
@@ -114,7 +118,7 @@ class LossConfig(Config):
     def weights(self) -> dict[str, float]:
         """Weight of each loss that needs no experts."""
         taught = ("image", "pixel", "object", "alignment", "qsacl")
-        names = (*taught, "text", "koleo", "instance", "masked")
+        names = (*taught, "text", "koleo", "instance", "variance", "masked")
         return {name: getattr(self, name) for name in names}
 
     @property

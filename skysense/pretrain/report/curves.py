@@ -107,6 +107,7 @@ LOSS_READING: Mapping[str, str] = {
     "qsacl": "What a query gathers from one view should match what it gathers from another.",
     "text": "Features of a place should be nearest to the name of its class.",
     "masked": "Hidden pixels should be told from what is left, in the bands' standard deviations.",
+    "variance": "Zero where every channel of every level varies enough over images.",
     "instance": "Views of an image should be nearer to each other than to any other image's.",
     "koleo": "Falls as each vector moves away from its nearest neighbor in the batch.",
     "load_balance": "About 1 where experts share the tokens evenly, more where few get most.",

@@ -16,6 +16,7 @@ from skysense.pretrain.losses.instance import InstanceHead, instance_loss
 from skysense.pretrain.losses.koleo import koleo
 from skysense.pretrain.losses.prototypes import update_prototypes
 from skysense.pretrain.losses.text_alignment import DenseTextAlignment
+from skysense.pretrain.losses.variance import variance_loss
 
 ROWS = 12
 
@@ -45,6 +46,7 @@ def compute():
         "instance": found,
         "contrast": contrast(head(rows), targets, 0.1, weight[own]),
         "koleo": koleo(rows, weight[own]),
+        "variance": variance_loss(rows, weight[own], 2.0),
         "text": alignment(rows, labels[own], embeddings),
     }
     torch.stack(list(losses.values())).sum().backward()
