@@ -144,7 +144,7 @@ def build_encoder(recipe: Recipe) -> Model:
     """The model, with fresh weights or those to start from.
 
     Raises:
-        ValueError: unknown model, field or part, or saved weights of another configuration.
+        ValueError: unknown model or field, or saved weights of another configuration.
     """
     seed_everything(recipe.seed)
     known: dict[str, SkySenseV1Config | SkySenseV2Config] = {**V1_CONFIGS, **V2_CONFIGS}
@@ -167,16 +167,8 @@ def build_encoder(recipe: Recipe) -> Model:
                 f"`start_from` {recipe.start_from} is a `{start.name}` of another configuration "
                 f"than `{recipe.model}` with `model_changes`"
             )
-        parts = [name for name, _ in model.named_children()]
-        if unknown := sorted(set(recipe.start_without) - set(parts)):
-            raise ValueError(
-                f"`start_without` names `{unknown[0]}`, which `{recipe.model}` does not have "
-                f"(known: {', '.join(parts)})"
-            )
-        left = (*FITTED, *(f"{name}." for name in recipe.start_without))
-        fresh = {k: v for k, v in model.state_dict().items() if k.startswith(left)}
-        taken = {k: v for k, v in start.state_dict().items() if not k.startswith(left)}
-        model.load_state_dict({**fresh, **taken})
+        state = start.state_dict()
+        model.load_state_dict({k: v for k, v in state.items() if not k.startswith(FITTED)})
     return model
 
 

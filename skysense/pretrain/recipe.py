@@ -192,8 +192,6 @@ class Recipe(Config):
     """Fields of its configuration to change."""
     start_from: Path | None = None
     """A saved model whose weights are the start; `None` for fresh ones."""
-    start_without: list[str] = Field(default_factory=list)
-    """Parts of the model, such as `fusion`, that start from fresh weights all the same."""
     schedule: dict[Modality, Schedule] = Field(default_factory=dict)
     """Merging schedules in place of the model's own, by modality."""
     data: DataConfig
