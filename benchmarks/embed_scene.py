@@ -59,8 +59,7 @@ def main() -> None:
         with SceneReader(scene) as reader:
             batches = [
                 collate([reader.read(tile) for tile in tiles])
-                for _, row in plan.batches(BATCH)
-                for tiles in row
+                for tiles in (task.tiles for task in plan.tasks(BATCH))
             ]
 
         def bare() -> None:

@@ -119,6 +119,15 @@ def barrier() -> None:
         dist.barrier()
 
 
+def from_first_rank(values: Any) -> Any:  # noqa: ANN401
+    """What the first rank gives, on all ranks; anything that can be pickled."""
+    if world_size() == 1:
+        return values
+    found = [values]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
 @torch.no_grad()
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum over the ranks, without gradient.

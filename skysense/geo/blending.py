@@ -36,7 +36,9 @@ def ramp(length: int, before: int, after: int) -> FloatArray:
 class RowBlender:
     """Accumulates weighted tiles row by row and hands out the rows that no later tile touches."""
 
-    def __init__(self, channels: int, shape: tuple[int, int], overlap: int, tile: int) -> None:
+    def __init__(
+        self, channels: int, shape: tuple[int, int], overlap: int, tile: int, top: int = 0
+    ) -> None:
         """Prepare an empty band.
 
         Args:
@@ -44,10 +46,11 @@ class RowBlender:
             shape: cells of the whole map, `(h, w)`.
             overlap: cells that neighbouring tiles share.
             tile: cells along a tile's side.
+            top: first row of the first tiles that will come.
         """
         self._shape = shape
         self._overlap = overlap
-        self._top = 0
+        self._top = top
         height = min(tile, shape[0])
         self._sum = np.zeros((channels, height, shape[1]), np.float32)
         self._weight = np.zeros((height, shape[1]), np.float32)

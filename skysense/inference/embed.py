@@ -1,36 +1,38 @@
-"""Embed a scene: read, compute, blend and write at the same time, one row of tiles in memory.
+"""Embed a scene: all tasks of its plan, wherever they are computed, become one map.
 
-A reader thread prepares batches, the calling thread computes and blends, a writer thread appends
-finished rows. The first error of any of them stops all, and leaves nothing behind.
-
-Legend: D bands of the map, h w its cells.
+What is finished is kept beside the output until the map is complete: the same call goes on after
+any end, and the map has the same bytes as without one.
 """
 
-import queue
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
+import skysense
 from skysense.data.scene import Scene, SceneReader
-from skysense.geo import RowBlender, Window
-from skysense.inference.plan import Plan
-from skysense.inference.quicklook import Moments, Thumbnail, features_picture, write_quicklook
+from skysense.engine.distributed import from_first_rank, rank, world_size
+from skysense.inference.assembly import Assembler
+from skysense.inference.pipeline import Job, Take, run_here
+from skysense.inference.plan import Plan, Task
+from skysense.inference.quicklook import features_picture, write_quicklook
+from skysense.inference.work import Part, WorkFolder
 from skysense.inference.writer import MapType, MapWriter
 from skysense.models.encoder import Encoder, Schedules
-from skysense.sample import Batch, collate
 
-FloatArray = npt.NDArray[np.float32]
-ItemT = TypeVar("ItemT")
+POLL_SECONDS = 0.2
+"""How often the first of several processes looks for what the others finished."""
 
-_AHEAD = 2
-"""Batches that are read ahead, and row bands that wait to be written."""
+
+class Engine(Protocol):
+    """Who computes tasks, and hands each result over; in any order."""
+
+    def __call__(self, job: Job, tasks: Sequence[Task], take: Take) -> None:
+        """Compute."""
 
 
 @dataclass(frozen=True)
@@ -49,85 +51,11 @@ class EmbedOptions:
     """Drop clouds and shadows where a scene classification is there."""
     tags: Mapping[str, str] | None = None
     """Further metadata of the output."""
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A batch of tiles on its way to the model."""
-
-    tiles: Sequence[Window]
-    valid: Sequence[bool]
-    batch: Batch | None
-    next_row: int | None
-    """After this batch, map rows above it are complete."""
-
-
-class _Channel(Generic[ItemT]):
-    """A bounded queue between two threads that both leave when one of them fails."""
-
-    def __init__(self, size: int, stop: threading.Event) -> None:
-        self._queue: queue.Queue[ItemT | None] = queue.Queue(size)
-        self._stop = stop
-
-    def put(self, item: ItemT | None) -> None:
-        """Hand over an item, `None` for the end; gives up silently once all is stopped."""
-        while not self._stop.is_set():
-            try:
-                return self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-        return None
-
-    def __iter__(self) -> Iterator[ItemT]:
-        """Items until the end, or until all is stopped."""
-        while not self._stop.is_set():
-            try:
-                item = self._queue.get(timeout=0.1)
-            except queue.Empty:
-                continue
-            if item is None:
-                return
-            yield item
-
-
-class _Crew:
-    """Threads whose first error is raised in the thread that waits for them."""
-
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._errors: list[BaseException] = []
-
-    def start(self, task: Callable[[], None]) -> None:
-        """Run a task in a thread."""
-
-        def guarded() -> None:
-            try:
-                task()
-            except BaseException as error:  # handed to the waiting thread
-                self._errors.append(error)
-                self.stop.set()
-
-        thread = threading.Thread(target=guarded, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    @contextmanager
-    def work(self) -> Iterator[None]:
-        """Wait for all threads at the end; stop them first if the body fails."""
-        try:
-            yield
-        except BaseException:
-            self.stop.set()
-            self._join()
-            raise
-        self._join()
-        if self._errors:
-            raise self._errors[0]
-
-    def _join(self) -> None:
-        for thread in self._threads:
-            thread.join()
+    weights: str | None = None
+    """What tells the model's weights from others, such as `weights_hash`: work that was begun with
+    others is not gone on with."""
+    restart: bool = False
+    """Throw away what an earlier, unfinished run of the same output kept."""
 
 
 def embed_scene(
@@ -137,6 +65,7 @@ def embed_scene(
     output: Path,
     options: EmbedOptions | None = None,
     progress: Callable[[int], None] = lambda tiles: None,
+    engine: Engine = run_here,
 ) -> None:
     """Write the feature map of a scene.
 
@@ -146,142 +75,172 @@ def embed_scene(
         plan: of `make_plan`, with the same model, scene and schedule.
         output: GeoTIFF to make or replace.
         options: how to run.
-        progress: called with the number of tiles after each batch.
+        progress: called with the number of tiles after each task; first with those that an earlier
+            run finished.
+        engine: who computes; where `torchrun` started several processes, each of them takes its
+            share of the tasks, and the first one writes.
 
     Raises:
-        ValueError: damaged input, wrong scaling, nothing valid, or the output cannot be written;
-            nothing is left under the output's name.
+        ValueError: damaged input, wrong scaling, nothing valid, the output cannot be written, or
+            unfinished work that is not this work; nothing is left under the output's name, and
+            finished tasks are kept beside it.
     """
     options = options or EmbedOptions()
     with SceneReader(scene, options.mask_clouds) as reader:
         reader.check_scale()
-    run = _Run(model, scene, plan, options, progress)
-    writer = MapWriter(output, plan.grid, plan.channels)
+    job = Job(
+        model, scene, plan, options.schedule, options.mask_clouds, options.quicklook is not None
+    )
+    dates = sum(len(layer.acquisitions) for layer in scene.layers.values())
+    tasks = plan.tasks(max(1, options.batch_size // dates))
+    folder = WorkFolder(output)
+    if world_size() > 1 and rank() > 0:
+        _compute_share(job, tasks, folder, engine)
+        return
+    folder.open(_identity(job, options), options.restart)
     try:
-        run.execute(writer)
-        if not writer.valid_cells:
-            raise ValueError(
-                "the scene holds no valid pixel: all is nodata, not a finite number"
-                + (", cloud or shadow (see --keep-clouds)" if options.mask_clouds else "")
-            )
-        picture = None
-        if options.quicklook is not None:
-            picture = features_picture(writer.rows(), run.moments)
-        names = [f"feature_{i:04d}" for i in range(plan.channels)]
-        writer.finish(options.dtype, names, _tags(model, scene, plan, options))
-        if options.quicklook is not None and picture is not None:
-            write_quicklook(options.quicklook, run.thumbnail.picture(), picture)
+        _embed(job, tasks, folder, options, progress, engine)
     except BaseException:
-        writer.abort()
+        folder.close()
         raise
+    folder.remove()
 
 
-class _Run:
-    """The three threads of one scene."""
-
-    def __init__(
-        self,
-        model: Encoder,
-        scene: Scene,
-        plan: Plan,
-        options: EmbedOptions,
-        progress: Callable[[int], None],
-    ) -> None:
-        self._model, self._scene, self._plan, self._options = model, scene, plan, options
-        self._progress = progress
-        self._device = next(model.parameters()).device
-        self.moments = Moments(plan.channels)
-        card = scene.layers[scene.reference].card
-        self.thumbnail = Thumbnail(scene.grid.shape, scene.reference, card)
-
-    def execute(self, writer: MapWriter) -> None:
-        """Run to the end or to the first error."""
-        crew = _Crew()
-        batches: _Channel[_Work] = _Channel(_AHEAD, crew.stop)
-        rows: _Channel[FloatArray] = _Channel(_AHEAD, crew.stop)
-
-        def write() -> None:
-            for values in rows:
-                writer.write(values)
-                if self._options.quicklook is not None:
-                    self.moments.add(values)
-
-        with crew.work():
-            crew.start(lambda: self._read(batches))
-            crew.start(write)
-            self._compute(batches, rows)
-            rows.put(None)
-
-    def _read(self, batches: _Channel[_Work]) -> None:
-        """Reader thread: tiles to batches."""
-        dates = sum(len(layer.acquisitions) for layer in self._scene.layers.values())
-        size = max(1, self._options.batch_size // dates)
-        with SceneReader(self._scene, self._options.mask_clouds) as reader:
-            for next_row, row in self._plan.batches(size):
-                for i, tiles in enumerate(row):
-                    last = i == len(row) - 1
-                    batches.put(self._prepare(reader, tiles, next_row if last else None))
-        batches.put(None)
-
-    def _prepare(self, reader: SceneReader, tiles: Sequence[Window], next_row: int | None) -> _Work:
-        """Read tiles; those without a valid pixel are not computed."""
-        samples = [reader.read(tile) for tile in tiles]
-        if self._options.quicklook is not None:
-            for tile, sample in zip(tiles, samples, strict=True):
-                self.thumbnail.add(tile, sample)
-        valid = [
-            any(series.mask.numpy().any() for series in sample.series.values())
-            for sample in samples
-        ]
-        kept = [sample for sample, ok in zip(samples, valid, strict=True) if ok]
-        return _Work(tiles, valid, collate(kept) if kept else None, next_row)
-
-    def _compute(self, batches: _Channel[_Work], rows: _Channel[FloatArray]) -> None:
-        """Model and blending, in the calling thread."""
-        plan = self._plan
-        blender = RowBlender(
-            plan.channels,
-            plan.grid.shape,
-            plan.tiling.overlap // plan.cell,
-            plan.tiling.tile // plan.cell,
-        )
-        for work in batches:
-            if work.batch is not None:
-                values, valid = self._features(work.batch)
-                kept = [tile for tile, ok in zip(work.tiles, work.valid, strict=True) if ok]
-                for tile, value, mask in zip(kept, values, valid, strict=True):
-                    place = plan.place(tile)
-                    inside = (slice(0, place.height), slice(0, place.width))
-                    blender.add(place, value[:, *inside], mask[inside])
-            if work.next_row is not None:
-                _, finished = blender.finish(work.next_row)
-                rows.put(finished)
-            self._progress(len(work.tiles))
-
-    @torch.inference_mode()
-    def _features(self, batch: Batch) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """`(B, D, h, w)` and `(B, h, w)` of one batch."""
-        plan, schedule = self._plan, self._options.schedule
-        features = self._model(batch.to(self._device), schedule, plan.stage)
-        if plan.stage is None:
-            values, valid = features.fused, features.fused_valid
-            assert values is not None
-            assert valid is not None
-        else:
-            values, valid = features.pyramid[self._scene.reference][-1].over_dates()
-        return values.float().cpu().numpy(), valid.cpu().numpy()
+def _embed(
+    job: Job,
+    tasks: Sequence[Task],
+    folder: WorkFolder,
+    options: EmbedOptions,
+    progress: Callable[[int], None],
+    engine: Engine,
+) -> None:
+    """Compute what is missing, put all together, finish the map."""
+    plan = job.plan
+    thumbnail = job.thumbnail() if job.pictures else None
+    writer = MapWriter(folder.output, plan.grid, plan.channels, folder.path, folder.committed()[1])
+    try:
+        assembler = Assembler(plan, tasks, folder, writer, options.dtype, thumbnail)
+        _compute(job, assembler.pending, folder, assembler, progress, engine)
+        if not writer.valid_cells:
+            folder.remove()
+            raise _nothing_valid(options)
+        if options.quicklook is not None and thumbnail is not None:
+            picture = features_picture(writer.rows(), assembler.moments)
+            write_quicklook(options.quicklook, thumbnail.picture(), picture)
+        names = [f"feature_{i:04d}" for i in range(plan.channels)]
+        writer.finish(options.dtype, names, _tags(job, options))
+    finally:
+        writer.abort()
 
 
-def _tags(model: Encoder, scene: Scene, plan: Plan, options: EmbedOptions) -> dict[str, str]:
+def _compute(
+    job: Job,
+    pending: Sequence[Task],
+    folder: WorkFolder,
+    assembler: Assembler,
+    progress: Callable[[int], None],
+    engine: Engine,
+) -> None:
+    """Have all tasks computed that are missing, by this process or by all of them."""
+    told = 0
+
+    def tell() -> None:
+        nonlocal told
+        count = assembler.tiles
+        if count > told:
+            progress(count - told)
+        told = count
+
+    def take(task: Task, part: Part) -> None:
+        with _writing(folder):
+            assembler.take(task, part)
+        tell()
+
+    with _writing(folder):
+        assembler.advance()
+    tell()
+    shared = from_first_rank([task.index for task in pending])
+    engine(job, [pending[i] for i in range(0, len(shared), world_size())], take)
+    while not assembler.complete:  # others still compute; if one fails, torchrun ends all
+        time.sleep(POLL_SECONDS)
+        with _writing(folder):
+            assembler.advance()
+        tell()
+
+
+def _compute_share(job: Job, tasks: Sequence[Task], folder: WorkFolder, engine: Engine) -> None:
+    """Compute the share of a rank behind the first, into the folder that the first one holds."""
+
+    def take(task: Task, part: Part) -> None:
+        with _writing(folder):
+            folder.put(task.index, part)
+
+    pending = from_first_rank(None)
+    engine(job, [tasks[i] for i in pending[rank() :: world_size()]], take)
+
+
+@contextmanager
+def _writing(folder: WorkFolder) -> Iterator[None]:
+    """Say what to do when results cannot be kept.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"finished tasks cannot be kept in {folder.path} ({error.strerror}); free some space "
+            f"there and send the same command again: it goes on from what is finished"
+        ) from None
+
+
+def _nothing_valid(options: EmbedOptions) -> ValueError:
+    """What to say of a scene without a valid pixel."""
+    return ValueError(
+        "the scene holds no valid pixel: all is nodata, not a finite number"
+        + (", cloud or shadow (see --keep-clouds)" if options.mask_clouds else "")
+    )
+
+
+def _identity(job: Job, options: EmbedOptions) -> dict[str, Any]:
+    """All that the map's bytes depend on."""
+    return {
+        "package": skysense.__version__,
+        "model": [job.model.name, options.weights],
+        "plan": job.plan.describe(),
+        "inputs": [_file_identity(path) for path in job.scene.files],
+        "options": {
+            "batch_size": options.batch_size,
+            "dtype": options.dtype,
+            "schedule": {key: list(value) for key, value in (options.schedule or {}).items()},
+            "mask_clouds": options.mask_clouds,
+            "quicklook": options.quicklook is not None,
+        },
+        "tags": _tags(job, options),
+    }
+
+
+def _file_identity(path: Path) -> list[Any]:
+    """What tells a file from another, or from itself after a change."""
+    try:
+        facts = path.stat()
+    except OSError:  # not a file of this machine
+        return [str(path)]
+    return [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
+
+
+def _tags(job: Job, options: EmbedOptions) -> dict[str, str]:
     """Where a map comes from, as metadata of the file."""
+    plan = job.plan
     layers = {
         f"SKYSENSE_{key.upper()}": f"{layer.card.name} "
         + " ".join("undated" if np.isnat(date) else str(date) for date in layer.dates)
-        for key, layer in scene.layers.items()
+        for key, layer in job.scene.layers.items()
     }
     return {
-        "SKYSENSE_MODEL": model.name,
-        "SKYSENSE_TRAINED": str(model.trained).lower(),
+        "SKYSENSE_MODEL": job.model.name,
+        "SKYSENSE_TRAINED": str(job.model.trained).lower(),
         "SKYSENSE_STAGE": "fused" if plan.stage is None else str(plan.stage),
         "SKYSENSE_TILE": f"{plan.tiling.tile} overlap {plan.tiling.overlap}",
         **layers,

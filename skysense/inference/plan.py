@@ -1,13 +1,15 @@
-"""What will be computed for a scene: tiles, their overlap, the map they make.
+"""What will be computed for a scene: tiles, their overlap, the map they make, and the tasks.
 
 The plan depends on the model's strides and the scene's shape alone, so it is the same wherever
-it is executed.
+it is executed. A task is what is computed at once: its result depends on nothing but the task, so
+it can be computed anywhere, and again.
 """
 
+import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
+from typing import Any
 
 from skysense.data.scene import Scene
 from skysense.geo import Grid, Tiling, Window
@@ -15,6 +17,20 @@ from skysense.models.encoder import Encoder, Schedules
 
 COARSE_TILE = 64
 """Least side of a tile in pixels of the coarsest layer: the paper's 64 x 64 at 10 m."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Tiles of equal shape in one row of tiles, which are computed as one batch."""
+
+    index: int
+    """Its place among all tasks, in the order in which their tiles are blended."""
+    row: int
+    """Which row of tiles, from the top."""
+    tiles: tuple[Window, ...]
+    """In reference pixels, from left to right."""
+    next_row: int | None
+    """Of the last task of a row of tiles: map rows above it are complete after this task."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +50,34 @@ class Plan:
     whole_tiles: bool = False
     """Edge tiles stick out of the scene, masked there, and are not cut to it."""
 
-    def batches(self, size: int) -> Iterator[tuple[int, list[list[Window]]]]:
+    def tasks(self, size: int) -> tuple[Task, ...]:
         """Rows of tiles as batches of equal shape.
 
         Args:
-            size: tiles in a batch, at most.
-
-        Yields:
-            `(first map row of the next row of tiles, batches)`.
+            size: tiles of a task, at most.
         """
         rows = self.tiling.rows(self.whole_tiles)
-        starts = [row[0].row // self.cell for row in rows] + [self.grid.shape[0]]
+        starts = [*self.row_starts, self.grid.shape[0]]
+        tasks: list[Task] = []
         for i, row in enumerate(rows):
-            batches = []
+            batches: list[tuple[Window, ...]] = []
             for _, same in groupby(row, key=lambda w: (w.height, w.width)):
                 tiles = list(same)
-                batches += [tiles[j : j + size] for j in range(0, len(tiles), size)]
-            yield starts[i + 1], batches
+                batches += [tuple(tiles[j : j + size]) for j in range(0, len(tiles), size)]
+            for j, batch in enumerate(batches):
+                next_row = starts[i + 1] if j == len(batches) - 1 else None
+                tasks.append(Task(len(tasks), i, batch, next_row))
+        return tuple(tasks)
+
+    @property
+    def row_starts(self) -> list[int]:
+        """The first map row of each row of tiles."""
+        return [start // self.cell for start in self.tiling.starts(0)]
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as plain values, to be written down and compared."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples become lists
+        return values
 
     def place(self, tile: Window) -> Window:
         """A tile's window in cells of the map, as far as it lies on it."""

@@ -81,19 +81,27 @@ class Thumbnail:
         height, width = (-(-side // self._step) for side in shape)
         self._pixels = np.full((3, height, width), np.nan, np.float32)
 
-    def add(self, window: Window, sample: Sample) -> None:
-        """Take one tile: at each place the first date that saw it."""
+    def cut(self, window: Window, sample: Sample) -> FloatArray:
+        """What the picture takes of one tile: at each place the first date that saw it.
+
+        Returns:
+            `(3, rows, columns)`, NaN where nothing was seen.
+        """
         series = sample.series[self._modality]
         step = self._step
         row, col = -window.row % step, -window.col % step
         pixels = series.pixels[:, :, row::step, col::step].numpy()
         mask = series.mask[:, row::step, col::step].numpy()
         if not mask.size:
-            return
+            return np.zeros((3, 0, 0), np.float32)
         first = mask.argmax(0)[None, None]  # (1, 1, rows, columns)
         seen = np.take_along_axis(pixels, first, 0)[0][self._colours]
-        seen = np.where(mask.any(0), seen, np.nan)  # (3, rows, columns)
-        top, left = (window.row + row) // step, (window.col + col) // step
+        return np.where(mask.any(0), seen, np.float32(np.nan))
+
+    def paste(self, window: Window, seen: FloatArray) -> None:
+        """Take what was cut from a tile."""
+        step = self._step
+        top, left = -(-window.row // step), -(-window.col // step)
         target = self._pixels[:, top : top + seen.shape[1], left : left + seen.shape[2]]
         seen = seen[:, : target.shape[1], : target.shape[2]]
         np.copyto(target, seen, where=np.isfinite(seen))

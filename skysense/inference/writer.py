@@ -85,8 +85,18 @@ def _quiet_libtiff() -> Iterator[None]:
 class MapWriter:
     """Takes the rows of a map from top to bottom; `finish` makes the file, `abort` none."""
 
-    def __init__(self, path: Path, grid: Grid, channels: int) -> None:
-        """Prepare a working folder beside the output.
+    def __init__(
+        self, path: Path, grid: Grid, channels: int, work: Path | None = None, kept: int = 0
+    ) -> None:
+        """Prepare a working folder beside the output, or go on in one.
+
+        Args:
+            path: the GeoTIFF to make.
+            grid: of the map.
+            channels: D.
+            work: a folder that is there, and that stays when all is given up; default: one of
+                this writer's own.
+            kept: rows in that folder that count; what comes behind them is cut off.
 
         Raises:
             ValueError: nothing can be written there.
@@ -96,14 +106,19 @@ class MapWriter:
         self._channels = channels
         self._largest = np.zeros(channels, np.float32)
         self.valid_cells = 0
-        self._folder = temporary_beside(path)
+        self._own = work is None
+        self._folder = temporary_beside(path) if work is None else work
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._folder.mkdir()
+            if self._own:
+                self._folder.mkdir()
+            self._rows = open(self._folder / "rows.f32", "ab")  # noqa: SIM115
+            self._rows.truncate(4 * channels * grid.shape[1] * kept)
             self._check_space()
-            self._rows = open(self._folder / "rows.f32", "wb")  # noqa: SIM115
+            for row in self.rows()[:kept]:  # (D, w)
+                self._note(row)
         except BaseException as error:
-            _remove(self._folder)
+            self.abort()
             if not isinstance(error, OSError):
                 raise
             raise ValueError(f"cannot write to {path.parent}: {error.strerror}") from None
@@ -111,6 +126,7 @@ class MapWriter:
     def _check_space(self) -> None:
         """Refuse early where the rows alone cannot fit."""
         needed = 4 * self._channels * self._grid.shape[0] * self._grid.shape[1]
+        needed -= (self._folder / "rows.f32").stat().st_size
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise OSError(
@@ -121,29 +137,43 @@ class MapWriter:
 
     def write(self, values: FloatArray) -> None:
         """Append rows: `(D, rows, w)`, NaN where there is nothing."""
-        finite = np.isfinite(values[0])
-        self.valid_cells += int(finite.sum())
-        if finite.any():
-            self._largest = np.maximum(self._largest, np.abs(values[:, finite]).max(1))
+        self._note(values)
         try:
             self._rows.write(np.ascontiguousarray(values.transpose(1, 0, 2)).data)
         except OSError as error:
             raise self._failed(error) from None
 
-    def rows(self) -> npt.NDArray[np.float32]:
-        """What was written so far, `(h, D, w)`, without loading it.
+    def flush(self) -> None:
+        """Hand all rows over to the system: they then outlive this process.
 
         Raises:
             ValueError: the disk is full.
         """
         try:
-            if not self._rows.closed:
-                self._rows.flush()
+            self._rows.flush()
         except OSError as error:
             raise self._failed(error) from None
-        height, width = self._grid.shape
-        shape = (height, self._channels, width)
-        return np.memmap(self._folder / "rows.f32", np.float32, "r", shape=shape)
+
+    def _note(self, values: FloatArray) -> None:
+        """Count valid cells and find the largest numbers."""
+        finite = np.isfinite(values[0])
+        self.valid_cells += int(finite.sum())
+        if finite.any():
+            self._largest = np.maximum(self._largest, np.abs(values[:, finite]).max(1))
+
+    def rows(self) -> npt.NDArray[np.float32]:
+        """What was written so far, `(rows, D, w)`, without loading it.
+
+        Raises:
+            ValueError: the disk is full.
+        """
+        if not self._rows.closed:
+            self.flush()
+        path, width = self._folder / "rows.f32", self._grid.shape[1]
+        count = path.stat().st_size // (4 * self._channels * width)
+        if not count:
+            return np.zeros((0, self._channels, width), np.float32)
+        return np.memmap(path, np.float32, "r", shape=(count, self._channels, width))
 
     def finish(self, dtype: MapType, descriptions: Sequence[str], tags: Mapping[str, str]) -> None:
         """Make the GeoTIFF and move it to its name.
@@ -182,10 +212,11 @@ class MapWriter:
             self.abort()
 
     def abort(self) -> None:
-        """Remove the working folder."""
-        with suppress(OSError):  # what could not be flushed is not wanted any more
+        """Close the rows, and remove a working folder of this writer's own."""
+        with suppress(OSError, AttributeError):  # not flushed is not wanted; it may not be open
             self._rows.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._own:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _failed(self, error: Exception) -> ValueError:
         """What to say when the output cannot be written."""

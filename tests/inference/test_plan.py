@@ -1,5 +1,6 @@
 """The plan of a scene: sizes that fit the model, tiles that cover, messages that help."""
 
+import json
 import re
 
 import numpy as np
@@ -84,26 +85,29 @@ sides = st.integers(1, 300)
     size=st.integers(1, 5),
 )
 @settings(max_examples=50, deadline=None)
-def test_batches_hold_every_tile_once_in_order_and_of_one_shape(model, shape, units, overlap, size):
+def test_tasks_hold_every_tile_once_in_order_and_of_one_shape(model, shape, units, overlap, size):
     tile = 32 * units
     tiling = Tiling(shape, tile, min(overlap, units // 2) * 32, 32)
     grid_shape = tuple(-(-side // 8) for side in shape)
     plan = Plan(tiling, 8, _grid(grid_shape), 5, None)
     covered = np.zeros(grid_shape, bool)
     seen, previous = [], 0
-    for next_row, batches in plan.batches(size):
-        for batch in batches:
-            assert 1 <= len(batch) <= size
-            assert len({(w.height, w.width) for w in batch}) == 1
-            seen += batch
-            for window in batch:
-                place = plan.place(window)
-                assert place.row >= previous, "rows that were handed out are not touched again"
-                covered[
-                    place.row : place.row + place.height, place.col : place.col + place.width
-                ] = True
-        assert covered[:next_row].all()
-        previous = next_row
+    tasks = plan.tasks(size)
+    for task in tasks:
+        assert 1 <= len(task.tiles) <= size
+        assert len({(w.height, w.width) for w in task.tiles}) == 1
+        assert {w.row for w in task.tiles} == {tiling.starts(0)[task.row]}
+        seen += task.tiles
+        for window in task.tiles:
+            place = plan.place(window)
+            assert place.row >= previous, "rows that were handed out are not touched again"
+            covered[place.row : place.row + place.height, place.col : place.col + place.width] = (
+                True
+            )
+        if task.next_row is not None:
+            assert covered[: task.next_row].all()
+            previous = task.next_row
+    assert [task.index for task in tasks] == list(range(len(tasks)))
     assert previous == grid_shape[0]
     assert covered.all()
     assert seen == [window for row in tiling.rows() for window in row]
@@ -118,3 +122,11 @@ def _grid(shape):
 def test_place_rounds_up_at_the_edge(model, triple):
     plan = make_plan(model, triple)
     assert plan.place(Window(32, 64, 40, 32)) == Window(1, 2, 2, 1)
+
+
+def test_a_plan_can_be_written_down(model, triple):
+    plan = make_plan(model, triple)
+
+    assert json.loads(json.dumps(plan.describe())) == plan.describe()
+    assert plan.describe() == make_plan(model, triple).describe()
+    assert plan.describe() != make_plan(model, triple, stage=4).describe()

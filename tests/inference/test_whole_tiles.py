@@ -26,7 +26,7 @@ def test_every_tile_has_one_shape_and_every_pixel_a_cell(v1, raster, opened, tmp
     path = raster("s2.tif", pixels, TOKENIZER_BANDS["s2"])
     scene = opened(s2=[path])
     plan = make_plan(v1, scene)
-    shapes = {(w.height, w.width) for _, row in plan.batches(4) for b in row for w in b}
+    shapes = {(w.height, w.width) for task in plan.tasks(4) for w in task.tiles}
 
     embed_scene(v1, scene, plan, tmp_path / "map.tif")
 
