@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 		echo "No Python >= 3.11 that can make a venv was found. Install one (Debian, Ubuntu:" >&2; \
 		echo "'apt install python3 python3-venv') or name one: make PYTHON=/path/to/python test" >&2; \
 		exit 1; fi
-	@echo "Setting up .venv with $$($(PYTHON) --version): about a minute, 1.3 GB"
+	@echo "Setting up .venv with $$($(PYTHON) --version): about a minute, 2.1 GB"
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv

@@ -1,6 +1,6 @@
 """The command line. A command's modules are imported when it is called.
 
-Exit codes: 0 done, 2 the input or the options are wrong, 130 interrupted, 143 terminated.
+Exit codes: 0 done, 1 it ran and found faults, 2 the input or the options are wrong, 130 interrupted, 143 terminated.
 """
 
 from typing import Annotated
@@ -10,9 +10,11 @@ import typer
 from skysense import __version__
 from skysense.cli.command import ManyValues, Program
 from skysense.cli.convert import convert
+from skysense.cli.doctor import doctor
 from skysense.cli.embed import embed
 from skysense.cli.evaluate import evaluate
 from skysense.cli.info import info
+from skysense.cli.map import make_map
 from skysense.cli.pretrain import pretrain
 from skysense.cli.shards import shards
 
@@ -25,9 +27,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=ManyValues)(embed)
+app.command()(doctor)
 app.command()(convert)
 app.command()(pretrain)
 app.command()(evaluate)
+app.command("map")(make_map)
 app.add_typer(shards, name="shards")
 app.command()(info)
 

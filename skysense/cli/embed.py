@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skysense.cli.options import check_folder, pick_device, progress_bar, terse_warnings
+from skysense.cli.options import check_folder, processes, progress_bar, terse_warnings
 
 if TYPE_CHECKING:
     from skysense.models.encoder import Schedule
@@ -22,6 +22,13 @@ class Stage(StrEnum):
     two = "2"
     three = "3"
     four = "4"
+
+
+class EngineName(StrEnum):
+    """Who computes."""
+
+    local = "local"
+    ray = "ray"
 
 
 class Dtype(StrEnum):
@@ -41,7 +48,13 @@ def embed(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The map to write, a GeoTIFF.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="What to write, by its suffix: .tif (Cloud Optimized GeoTIFF), .zarr, .parquet "
+            "(GeoParquet), .lance (LanceDB).",
+        ),
     ] = Path("features.tif"),
     hr: Annotated[
         list[Path] | None, typer.Option("--hr", help="High-resolution image (files or folder).")
@@ -55,6 +68,28 @@ def embed(
     s1: Annotated[
         list[Path] | None,
         typer.Option("--s1", help="Sentinel-1: all files of all dates, or a folder."),
+    ] = None,
+    stac: Annotated[
+        str | None,
+        typer.Option(
+            "--stac", help="STAC API, catalog, item collection or item (URL or file) to read from."
+        ),
+    ] = None,
+    bbox: Annotated[
+        str | None,
+        typer.Option("--bbox", help="Ground to map: west,south,east,north in degrees."),
+    ] = None,
+    dates: Annotated[
+        str | None,
+        typer.Option("--dates", help="Days to use: 2021, 2021-06, or 2021-03-01/2021-10."),
+    ] = None,
+    collection: Annotated[
+        list[str] | None,
+        typer.Option("--collection", help="Collection of the STAC source; takes several."),
+    ] = None,
+    max_cloud: Annotated[
+        float | None,
+        typer.Option("--max-cloud", help="Leave out dates with a greater share of clouds (0...1)."),
     ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Name, folder or hub id (see `skysense info`).")
@@ -116,7 +151,29 @@ def embed(
     ] = None,
     keep_clouds: Annotated[
         bool,
-        typer.Option("--keep-clouds", help="Do not drop what the SCL band calls cloud or shadow."),
+        typer.Option(
+            "--keep-clouds", help="Do not drop what SCL, QA_PIXEL or a cloud_mask calls cloud."
+        ),
+    ] = False,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            "--engine",
+            help="Who computes: this process (of torchrun: all of them), or actors of Ray Data.",
+        ),
+    ] = EngineName.local,
+    actors: Annotated[
+        int, typer.Option("--actors", min=1, help="Of Ray: processes that hold the model.")
+    ] = 2,
+    gpus: Annotated[
+        float,
+        typer.Option("--gpus-per-actor", min=0, help="Of Ray; a part of one, such as 0.5, shares."),
+    ] = 0.0,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart", help="Do not go on with what an unfinished run of this output kept."
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -124,31 +181,57 @@ def embed(
 
     Takes one image, a Sentinel-2 series, a Sentinel-1 series, or any combination, on different
     grids and coordinate systems; the bands of a date may sit in several files. Dates are read
-    from the file names. Example:
+    from the file names. A run that was interrupted goes on when the same command is sent again,
+    for example:
 
     skysense embed --hr aerial.tif --s2 s2_folder --s1 s1_folder -o map.tif --quicklook map.png
     """
-    from skysense.data.scene import open_scene
+    from skysense.data.stac import open_inputs
+    from skysense.engine.distributed import rank
     from skysense.hub import load, pack
     from skysense.inference.embed import EmbedOptions, embed_scene
+    from skysense.inference.on_ray import OnRay
+    from skysense.inference.pipeline import run_here
     from skysense.inference.plan import make_plan
+    from skysense.inference.stores import weights_hash
 
-    given, cards = _inputs(inputs or [], {"hr": hr, "s2": s2, "s1": s1}, sensor or [])
+    named = {"hr": hr, "s2": s2, "s1": s1}
+    given, cards = _inputs(inputs or [], named, sensor or [], stac is not None)
     _check_paths(output, quicklook, [path for paths in given.values() for path in paths])
-    schedules = _schedules(schedule or [], list(given))
-    device = pick_device(device)
-    with terse_warnings(quiet):
-        scene = open_scene(given, cards, _band_names(bands or [], list(given)))
+    schedules = None if stac else _schedules(schedule or [], list(given))
+    with processes(device) as device, terse_warnings(quiet):
+        scene = open_inputs(
+            given,
+            cards,
+            _band_names(bands or [], list(given)),
+            stac=stac,
+            bbox=_box(bbox),
+            dates=dates,
+            collections=collection,
+            max_cloud=max_cloud,
+        )
+        schedules = schedules or _schedules(schedule or [], list(scene.layers))
         _check_not_among(output, scene.files)  # those of a folder are known now
-        loaded = pack(load(model, device))
+        loaded = load(model, "cpu" if engine is EngineName.ray else device)
+        weights = weights_hash(loaded)
+        if engine is EngineName.local:
+            loaded = pack(loaded)
         level = None if stage is Stage.fused else int(stage)
         plan = make_plan(loaded, scene, level, schedules, tile, overlap)
         options = EmbedOptions(
-            batch_size, dtype.value, schedules, quicklook, mask_clouds=not keep_clouds
+            batch_size,
+            dtype.value,
+            schedules,
+            quicklook,
+            mask_clouds=not keep_clouds,
+            weights=weights,
+            restart=restart,
         )
         started = time.monotonic()
+        quiet = quiet or rank() > 0
         with progress_bar("embedding", "tiles", plan.tiling.count, quiet) as advance:
-            embed_scene(loaded, scene, plan, output, options, advance)
+            run = OnRay(actors, gpus) if engine is EngineName.ray else run_here
+            embed_scene(loaded, scene, plan, output, options, advance, run)
     if not quiet:
         seconds = time.monotonic() - started
         height, width = plan.grid.shape
@@ -161,11 +244,22 @@ def embed(
             typer.echo(f"{quicklook}: scene (left) and first three principal components (right)")
 
 
+def _box(text: str | None) -> list[float] | None:
+    """`west,south,east,north` to numbers."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--bbox {text}: expected west,south,east,north in degrees") from None
+
+
 def _inputs(
-    positional: list[Path], named: dict[str, list[Path] | None], sensors: list[str]
+    positional: list[Path],
+    named: dict[str, list[Path] | None],
+    sensors: list[str],
+    more: bool = False,
 ) -> tuple[dict[str, list[Path]], dict[str, str]]:
-    """Files and sensor card of each modality."""
-    from skysense.sensors import DEFAULT_SENSORS, get_sensor
+    """Files of each modality, and the sensor cards that were named; `more` comes from a catalog."""
+    from skysense.sensors import get_sensor
 
     chosen = {get_sensor(name).modality: name for name in sensors}
     if len(chosen) != len(sensors):
@@ -178,22 +272,24 @@ def _inputs(
                 "--s2, --s1"
             )
         given[next(iter(chosen), "hr")] = positional
-    if not given:
-        raise ValueError("no input: give GeoTIFFs with --sensor, or --hr, --s2, --s1")
+    if not given and not more:
+        raise ValueError("no input: give GeoTIFFs with --sensor, or --hr, --s2, --s1, or --stac")
     for key in chosen:
-        if key not in given:
+        if key not in given and not more:
             raise ValueError(f"`--sensor {chosen[key]}` is {key}, but no {key} input is given")
-    return given, {key: chosen.get(key, DEFAULT_SENSORS[key]) for key in given}  # type: ignore
+    return given, {str(key): name for key, name in chosen.items()}
 
 
 def _check_paths(output: Path, quicklook: Path | None, inputs: list[Path]) -> None:
-    """Refuse outputs that are no GeoTIFF, no PNG, a folder, an input, or not writable."""
-    for path, kinds in ((output, (".tif", ".tiff")), (quicklook, (".png",))):
+    """Refuse outputs of another kind, that are no PNG, a folder, an input, or not writable."""
+    from skysense.inference.stores import STORE_SUFFIXES
+
+    for path, kinds in ((output, (".tif", ".tiff", *STORE_SUFFIXES)), (quicklook, (".png",))):
         if path is None:
             continue
         if path.suffix.lower() not in kinds:
             raise ValueError(f"{path}: the output's name must end in {' or '.join(kinds)}")
-        if path.is_dir():
+        if path.is_dir() and path.suffix not in STORE_SUFFIXES:
             raise ValueError(f"{path} is a folder; give the name of a file")
         _check_not_among(path, inputs)
         check_folder(path)

@@ -30,6 +30,21 @@ def pick_device(name: str) -> str:
     return name
 
 
+@contextmanager
+def processes(device: str) -> Iterator[str]:
+    """Join the processes that `torchrun` started, if it did; gives the device to compute on."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield pick_device(device)
+        return
+    from skysense.engine.distributed import start, stop
+
+    ranks = start(device)
+    try:
+        yield str(ranks.device)
+    finally:
+        stop()
+
+
 def check_folder(path: Path) -> None:
     """Say before the work begins that an output's folder cannot be had or written to."""
     folder = path.absolute().parent

@@ -1,19 +1,29 @@
 """What a raster file says of itself: grid, band names, date, what is missing.
 
+A `Source` is a place that pixels come from, whatever holds them: a file here or far away, a member
+of an archive, an array (`skysense.data.arrays`). Readers ask it for its facts, and for its pixels
+by windows.
+
 Everything that is wrong with a file is a `ValueError` of one line that names it.
 """
 
+import functools
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
+from xml.sax.saxutils import escape
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
+from rasterio import windows
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from skysense.data.ground import metres
 from skysense.geo import Grid
@@ -22,6 +32,17 @@ _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\
 _BASELINE = re.compile(r"_N(\d{4})_")
 _COLOURS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
 _ALPHA_NAMES = ("a", "alpha", "mask", "opacity")
+
+DATE_TAGS = (
+    "ACQUISITION_DATE",
+    "DATE_ACQUIRED",
+    "ACQUISITIONDATETIME",
+    "ACQUISITION_TIME",
+    "SENSING_TIME",
+    "START_TIME",
+    "TIFFTAG_DATETIME",
+)
+"""Metadata that hold the day, best first; the last may be the day the file was made."""
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 """File endings that a folder is searched for."""
@@ -33,12 +54,46 @@ IO_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What rasterio raises when a file or a disk fails; GDAL's own errors slip through at places."""
 
 
-@dataclass(frozen=True)
-class RasterFile:
-    """The facts of one file."""
+REMOTE = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+}
+"""GDAL's settings while a remote file is opened: no listing of its folder, a few retries."""
 
-    path: Path
-    """Where it is."""
+
+class Pixels(Protocol):
+    """What an open source is: windows of stored numbers, as rasterio's datasets give them."""
+
+    height: int
+    width: int
+    count: int
+
+    def read(
+        self,
+        indexes: list[int],
+        *,
+        window: windows.Window,
+        out_shape: tuple[int, int, int] | None = None,
+    ) -> npt.NDArray[Any]:
+        """`(C, H, W)` stored numbers of bands (from 1), of `window`, thinned to `out_shape`."""
+        ...
+
+    def read_masks(self, indexes: int, *, window: windows.Window) -> npt.NDArray[Any]:
+        """`(H, W)` of a band's mask, 0 where nothing was measured."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The facts of a place that pixels come from."""
+
     grid: Grid
     """Its pixels on the ground."""
     metres: float
@@ -49,22 +104,117 @@ class RasterFile:
     """Stored type."""
     nodata: float | None
     """Declared nodata value."""
-    alpha: int | None
+    alpha: int | None = None
     """Index of a band that is a mask and not a measurement."""
-    false_alpha: bool
-    """Its last band is coloured as alpha but named as a measurement (NAIP's near infrared)."""
-    masked: bool
+    masked: bool = False
     """It has an internal or side-car mask."""
     date: np.datetime64
     """Day of acquisition, NaT if unknown."""
-    baseline: int | None
-    """Sentinel-2 processing baseline from the product's name, e.g. 400."""
+    product: str = ""
+    """The product of an archive that it is part of: bands of two are never put together."""
+    scaling: tuple[float, float] | None = None
+    """`(scale, offset)`: physical = stored * scale + offset, where its metadata say so."""
+    gain: float = 1.0
+    """stored * gain + bias are the stored numbers that the sensor card speaks of."""
+    bias: float = 0.0
+    """See `gain`."""
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        raise NotImplementedError
 
     @property
     def found(self) -> str:
         """The band names in words, for messages."""
         named = [f"{i + 1}={name or '(no name)'}" for i, name in enumerate(self.names)]
-        return f"{self.path.name} has {len(self.names)} bands: {', '.join(named)}"
+        return f"{Path(self.label).name} has {len(self.names)} bands: {', '.join(named)}"
+
+    def open(self) -> Pixels:
+        """Open it, in the thread that reads it.
+
+        Raises:
+            OSError: or another of `IO_ERRORS`: it cannot be opened.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterFile(Source):
+    """The facts of one file."""
+
+    path: Path
+    """Where it is; of a member of an archive `/vsizip/{ARCHIVE}/MEMBER`."""
+    address: str = ""
+    """What GDAL opens instead of `path`, for a remote file."""
+    false_alpha: bool = False
+    """Its last band is coloured as alpha but named as a measurement (NAIP's near infrared)."""
+    baseline: int | None = None
+    """Sentinel-2 processing baseline from the product's name or metadata, e.g. 400."""
+
+    @property
+    def label(self) -> str:
+        """Path, or address without what signs it."""
+        return public(self.address) if self.address else str(self.path)
+
+    @property
+    def local(self) -> Path | None:
+        """The file of this machine that holds it, which is the archive of a member."""
+        if self.address:
+            return None
+        text = str(self.path)
+        return Path(text[text.index("{") + 1 : text.index("}")]) if is_member(text) else self.path
+
+    def open(self) -> Pixels:
+        """Open it with GDAL."""
+        if self.address:
+            with rasterio.Env(**REMOTE):
+                return rasterio.open(self.address)  # type: ignore[no-any-return]
+        return rasterio.open(_without_alpha(self) if self.false_alpha else self.path)  # type: ignore[no-any-return]
+
+
+def is_member(path: str | Path) -> bool:
+    """Whether a path names a member of an archive, `/vsizip/{ARCHIVE}/MEMBER`."""
+    return str(path).startswith(("/vsizip/{", "/vsitar/{"))
+
+
+def public(address: str) -> str:
+    """An address as it may be shown: without GDAL's prefix, signature and password."""
+    text = re.sub(r"^/vsicurl/", "", address).partition("?")[0]
+    text = re.sub(r"^/vsi(s3|gs)/", lambda m: f"{m.group(1)}://", text)
+    return re.sub(r"//[^/@]*@", "//", text)
+
+
+_GDAL_TYPES = {
+    "uint8": "Byte",
+    "int8": "Int8",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "uint64": "UInt64",
+    "int64": "Int64",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+
+
+def _without_alpha(file: RasterFile) -> str:
+    """A virtual file of the same bands whose last one is no longer taken for a mask."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="{_GDAL_TYPES[file.dtype]}" band="{i + 1}"><SimpleSource>'
+        f'<SourceFilename relativeToVRT="0">{escape(str(file.path.absolute()))}</SourceFilename>'
+        f"<SourceBand>{i + 1}</SourceBand></SimpleSource></VRTRasterBand>"
+        for i in range(len(file.names))
+    )
+    a, b, c, d, e, f = file.grid.transform
+    height, width = file.grid.shape
+    return (
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
+        f"<SRS>{escape(file.grid.crs)}</SRS>"
+        f"<GeoTransform>{c!r}, {a!r}, {b!r}, {f!r}, {d!r}, {e!r}</GeoTransform>"
+        f"{bands}</VRTDataset>"
+    )
 
 
 def parse_date(text: str) -> np.datetime64:
@@ -78,27 +228,28 @@ def parse_date(text: str) -> np.datetime64:
     return np.datetime64("NaT", "D")
 
 
-def inspect(path: str | Path, names: Sequence[str] | None = None) -> RasterFile:
+def inspect(path: str | Path, names: Sequence[str] | None = None, address: str = "") -> RasterFile:
     """Read a file's facts.
 
     Args:
-        path: the file.
+        path: the file, or a member of an archive (`/vsizip/{ARCHIVE}/MEMBER`).
         names: band names to use instead of what the file says.
+        address: what GDAL opens instead, for a remote file.
 
     Raises:
         ValueError: not a raster, not georeferenced, or of a type that cannot be used.
     """
     path = Path(path)
-    if not path.exists():
+    if not address and not is_member(path) and not path.exists():
         raise ValueError(f"{path}: there is no such file")
+    shown = public(address) if address else str(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), rasterio.Env(**(REMOTE if address else {})):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said as an error below
-            dataset = rasterio.open(path)
-        with dataset:
-            return _describe(path, dataset, names)
+            with rasterio.open(address or path) as dataset:
+                return _describe(path, dataset, names, address)
     except IO_ERRORS as error:
-        raise ValueError(f"{path}: cannot be read as a raster ({reason(error)})") from None
+        raise ValueError(f"{shown}: cannot be read as a raster ({reason(error)})") from None
 
 
 def reason(error: BaseException) -> str:
@@ -109,21 +260,22 @@ def reason(error: BaseException) -> str:
 
 
 def _describe(
-    path: Path, dataset: rasterio.DatasetReader, names: Sequence[str] | None
+    path: Path, dataset: rasterio.DatasetReader, names: Sequence[str] | None, address: str
 ) -> RasterFile:
     """Facts of an open dataset."""
-    _check(path, dataset)
+    shown = public(address) if address else str(path)
+    _check(shown, dataset)
     if names is not None and len(names) != dataset.count:
-        raise ValueError(f"{path}: has {dataset.count} bands, but {len(names)} names were given")
-    grid, size = _grid(path, dataset)
+        raise ValueError(f"{shown}: has {dataset.count} bands, but {len(names)} names were given")
+    grid, size = _grid(shown, dataset)
     flags = dataset.mask_flag_enums[0]
     described = tuple(names) if names is not None else _names(path, dataset)
     coloured = dataset.colorinterp[-1] == ColorInterp.alpha and dataset.count > 1
     measured = bool(described[-1]) and str(described[-1]).lower() not in _ALPHA_NAMES
-    date = parse_date(path.stem)
     baselines = _BASELINE.findall(str(path.absolute()))
     return RasterFile(
         path=path,
+        address=address,
         grid=grid,
         metres=size,
         names=described,
@@ -132,12 +284,27 @@ def _describe(
         alpha=dataset.count - 1 if coloured and not measured else None,
         false_alpha=coloured and measured,
         masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
-        date=parse_date(path.parent.name) if np.isnat(date) else date,
+        date=_date(path, dataset),
         baseline=int(baselines[-1]) if baselines else None,
     )
 
 
-def _check(path: Path, dataset: rasterio.DatasetReader) -> None:
+def _date(path: Path, dataset: rasterio.DatasetReader) -> np.datetime64:
+    """Day of acquisition: of the file's name, else its folder's, else its metadata."""
+    for text in (path.stem, path.parent.name):
+        date = parse_date(text)
+        if not np.isnat(date):
+            return date
+    tags = {**dataset.tags(ns="IMAGERY"), **dataset.tags()}
+    known = {name.upper(): str(value) for name, value in tags.items()}
+    for name in DATE_TAGS:
+        date = parse_date(known.get(name, "").replace(":", "-"))
+        if not np.isnat(date):
+            return date
+    return np.datetime64("NaT", "D")
+
+
+def _check(path: str, dataset: rasterio.DatasetReader) -> None:
     """Refuse what no sensor card can mean, and what has no place on the ground."""
     if dataset.count == 0:
         raise ValueError(
@@ -149,20 +316,44 @@ def _check(path: Path, dataset: rasterio.DatasetReader) -> None:
             f"{path}: holds complex numbers ({complex_types[0]}); give backscatter (VV, VH in dB) "
             f"instead"
         )
+    if dataset.crs is None and dataset.gcps[0]:
+        raise ValueError(
+            f"{path}: has ground control points only, as Sentinel-1 GRD is delivered: correct it "
+            f"for terrain first (SNAP's Range-Doppler Terrain Correction, or `gdalwarp` on flat "
+            f"ground), or order RTC (ASF HyP3, or `sentinel-1-rtc` of the Planetary Computer)"
+        )
     if dataset.crs is None:
         raise ValueError(
             f"{path}: has no coordinate reference system; assign it first, for example with "
-            f"`rio edit-info --crs EPSG:... {path.name}`"
+            f"`rio edit-info --crs EPSG:... {Path(path).name}`"
         )
     if dataset.transform.is_identity:
         raise ValueError(f"{path}: has no geotransform, so its place on the ground is unknown")
 
 
-def _grid(path: Path, dataset: rasterio.DatasetReader) -> tuple[Grid, float]:
+@functools.lru_cache(maxsize=64)
+def canonical(crs: str) -> str:
+    """One spelling, as WKT, of a coordinate system: by its EPSG code where it has one.
+
+    Grids are of one system where these texts are equal, and are then never warped.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        own = CRS.from_user_input(crs)
+        code = own.to_epsg()
+        registered = CRS.from_epsg(code) if code else None
+        return str((registered if registered == own else own).to_wkt())
+    except (CRSError, CPLE_BaseError, ValueError) as error:
+        raise ValueError(f"{crs!r} is no coordinate system ({reason(error)})") from None
+
+
+def _grid(path: str, dataset: rasterio.DatasetReader) -> tuple[Grid, float]:
     """Pixels on the ground, and their side in metres."""
     try:
         transform = tuple(dataset.transform)[:6]
-        grid = Grid(dataset.crs.to_wkt(), transform, (dataset.height, dataset.width))
+        grid = Grid(canonical(dataset.crs.to_wkt()), transform, (dataset.height, dataset.width))
         return grid, metres(grid)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -191,14 +382,14 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(p for p in path.rglob("*") if _is_wanted(p.relative_to(path)))
+        inside = sorted(p for p in path.rglob("*") if is_wanted(p.relative_to(path)))
         if not inside:
             raise ValueError(f"{path}: this folder holds no raster ({', '.join(RASTER_SUFFIXES)})")
         files.extend(inside)
     return files
 
 
-def _is_wanted(path: Path) -> bool:
+def is_wanted(path: Path) -> bool:
     """Whether a file below a searched folder may hold a measurement."""
     hidden = any(part.startswith(".") for part in path.parts)
     fitting = path.suffix.lower() in RASTER_SUFFIXES and not _NO_MEASUREMENT.search(path.stem)

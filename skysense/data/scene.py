@@ -20,7 +20,18 @@ import torch
 
 from skysense.data.acquisitions import Acquisition, Layer, open_layer
 from skysense.data.ground import bounds_in, footprint, lon_lat, metres
-from skysense.data.rasters import RasterFile
+from skysense.data.products import is_clear
+from skysense.data.products.choice import (
+    bbox_window,
+    check_bbox,
+    check_max_cloud,
+    in_dates,
+    on_ground,
+    parse_dates,
+    without_clouds,
+)
+from skysense.data.products.clouds import CLOUDY as CLOUDY
+from skysense.data.rasters import REMOTE, RasterFile, Source
 from skysense.data.warping import GridReader
 from skysense.geo import Grid, Window
 from skysense.sample import Sample, Series
@@ -29,9 +40,7 @@ from skysense.sensors import MODALITIES, SensorCard
 CACHE_MB = 64
 """Memory for decoded blocks of all open files: GDAL's own default grows with the machine."""
 
-CLOUDY = (0, 1, 3, 8, 9, 10)
-"""Scene classes that are not ground: no data, saturated, shadow, clouds, cirrus. Source: ESA
-Sentinel-2 L2A product specification."""
+_ENVIRONMENT = {name: value for name, value in REMOTE.items() if name.startswith("GDAL_HTTP")}
 
 
 @dataclass(frozen=True)
@@ -52,33 +61,93 @@ class Scene:
     """The modality with the finest pixels; among equals (within 5 %) the first of hr, s2, s1."""
 
     @property
-    def files(self) -> list[Path]:
-        """The files that are read."""
+    def labels(self) -> list[str]:
+        """Everything that is read, as it may be shown: paths, addresses, titles of arrays."""
         dates = [date for layer in self.layers.values() for date in layer.acquisitions]
-        return [file.path for date in dates for file in date.files]
+        return list(dict.fromkeys(file.label for date in dates for file in date.files))
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of this machine that are read; an archive counts as one."""
+        dates = [date for layer in self.layers.values() for date in layer.acquisitions]
+        files = [file for date in dates for file in date.files if isinstance(file, RasterFile)]
+        return list(dict.fromkeys(file.local for file in files if file.local is not None))
 
 
 def open_scene(
     inputs: Mapping[str, Sequence[str | Path]],
     sensors: Mapping[str, str],
     names: Mapping[str, Sequence[str]] | None = None,
+    *,
+    bbox: Sequence[float] | None = None,
+    dates: str | None = None,
+    max_cloud: float | None = None,
 ) -> Scene:
     """Open the files of a scene and lay them over each other.
 
     Args:
-        inputs: modality to files or folders.
-        sensors: modality to sensor card.
+        inputs: modality to files, folders or archives.
+        sensors: modality to sensor card; a modality that is not in it takes the card of its
+            products, else its default.
         names: modality to band names, where the files have none.
+        bbox: see `lay_over`.
+        dates: days to keep, such as `"2021-03/2021-10"`.
+        max_cloud: see `lay_over`.
 
     Raises:
-        ValueError: a file is unusable, a band is missing, or the layers share no ground.
+        ValueError: a file is unusable, a band is missing, the layers share no ground, or nothing
+            is left of what was asked for.
     """
     if not inputs:
         raise ValueError("no input: give GeoTIFFs, or --hr, --s2, --s1")
+    layers = open_layers(inputs, sensors, names, dates)
+    return lay_over(layers, bbox=bbox, max_cloud=max_cloud)
+
+
+def open_layers(
+    inputs: Mapping[str, Sequence[str | Path]],
+    sensors: Mapping[str, str],
+    names: Mapping[str, Sequence[str]] | None = None,
+    dates: str | None = None,
+) -> dict[str, Layer]:
+    """The layers of `open_scene`, to be laid over others.
+
+    Raises:
+        ValueError: a file is unusable, a band is missing, or no date is left.
+    """
     layers = {
-        key: open_layer(paths, sensors[key], (names or {}).get(key))
+        key: open_layer(paths, sensors.get(key), (names or {}).get(key), key)
         for key, paths in inputs.items()
     }
+    if dates is None:
+        return layers
+    return {key: in_dates(layer, parse_dates(dates)) for key, layer in layers.items()}
+
+
+def lay_over(
+    layers: Mapping[str, Layer],
+    *,
+    bbox: Sequence[float] | None = None,
+    max_cloud: float | None = None,
+) -> Scene:
+    """Lay layers over each other, wherever they come from.
+
+    Args:
+        layers: modality to layer.
+        bbox: west, south, east, north in degrees: the scene is cut to the pixels that cover it,
+            and acquisitions that have none there are left out. West above east lies over the
+            antimeridian.
+        max_cloud: dates with a greater share of clouds, 0 to 1, are left out; a warning says
+            which.
+
+    Raises:
+        ValueError: the layers share no ground, or nothing is left of what was asked for.
+    """
+    if max_cloud is not None:
+        check_max_cloud(max_cloud)
+    if bbox is not None:
+        box = check_bbox(bbox)
+        layers = {key: on_ground(layer, box) for key, layer in layers.items()}
     sizes = {key: metres(layer.grid) for key, layer in layers.items()}
     least = 1.05 * min(sizes.values())
     reference = next(key for key in MODALITIES if sizes.get(key, math.inf) <= least)
@@ -86,6 +155,23 @@ def open_scene(
         key: 2 ** max(0, round(math.log2(size / sizes[reference]))) for key, size in sizes.items()
     }
     ratios[reference] = 1
+    window = _common(layers, reference)
+    if bbox is not None:
+        window = _cut(window, bbox_window(layers[reference].grid, box), bbox)
+    step = max(ratios.values())
+    height, width = (-(-side // step) * step for side in (window.height, window.width))
+    grid = layers[reference].grid.window(Window(window.row, window.col, height, width))
+    if max_cloud is not None:
+        layers = {key: without_clouds(key, layer, grid, max_cloud) for key, layer in layers.items()}
+    return Scene(layers, grid, ratios, sizes[reference], reference)
+
+
+def _common(layers: Mapping[str, Layer], reference: str) -> Window:
+    """The pixels of the reference on the ground that all layers share.
+
+    Raises:
+        ValueError: there are none.
+    """
     grid = layers[reference].grid
     top, left, bottom, right = 0, 0, *grid.shape
     for key, layer in layers.items():
@@ -99,9 +185,22 @@ def open_scene(
                 f"{key} covers {_box(bounds_in(layer.grid, grid.crs))} (both in the "
                 f"coordinates of {reference})"
             )
-    step = max(ratios.values())
-    whole = Window(top, left, -(-(bottom - top) // step) * step, -(-(right - left) // step) * step)
-    return Scene(layers, grid.window(whole), ratios, sizes[reference], reference)
+    return Window(top, left, bottom - top, right - left)
+
+
+def _cut(window: Window, other: Window | None, bbox: Sequence[float]) -> Window:
+    """The common part of two windows.
+
+    Raises:
+        ValueError: there is none.
+    """
+    other = other or Window(0, 0, 0, 0)
+    top, left = max(window.row, other.row), max(window.col, other.col)
+    bottom = min(window.row + window.height, other.row + other.height)
+    right = min(window.col + window.width, other.col + other.width)
+    if top >= bottom or left >= right:
+        raise ValueError(f"bbox {list(bbox)} holds no ground that all inputs share")
+    return Window(top, left, bottom - top, right - left)
 
 
 def _box(bounds: tuple[float, float, float, float]) -> str:
@@ -117,12 +216,12 @@ class SceneReader:
 
         Args:
             scene: what to read.
-            mask_clouds: drop cloud, shadow and cirrus where a scene classification is there.
+            mask_clouds: drop cloud, shadow and cirrus where a classification or mask is there.
         """
         self._scene = scene
         self._stack = ExitStack()
         self._series: dict[str, list[_AcquisitionReader]] = {}
-        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
+        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB, **_ENVIRONMENT))
         try:
             for key, layer in scene.layers.items():
                 grid = scene.grid.rescaled(scene.ratios[key])
@@ -201,11 +300,11 @@ class _AcquisitionReader:
     ) -> None:
         self._card = card
         self._files: list[tuple[GridReader, list[int], list[int]]] = []
-        self._classes: tuple[GridReader, int] | None = None
+        self._masks: list[tuple[str, GridReader, int]] = []
         self._stack = ExitStack()
-        wanted: dict[Path, list[str]] = {}
+        wanted: dict[str, list[str]] = {}
         for name, (file, _) in acquisition.sources.items():
-            wanted.setdefault(file.path, []).append(name)
+            wanted.setdefault(file.label, []).append(name)
         order = [band.name for band in card.bands]
         try:
             for names in wanted.values():
@@ -213,15 +312,15 @@ class _AcquisitionReader:
                 reader = self._open(file, grid, card.nodata)
                 indexes = [acquisition.sources[name][1] for name in names]
                 self._files.append((reader, indexes, [order.index(name) for name in names]))
-            if acquisition.classes is not None and mask_clouds:
-                file, index = acquisition.classes
-                self._classes = (self._open(file, grid, 0.0, nearest=True), index)
+            for kind, (file, index) in acquisition.masks.items() if mask_clouds else ():
+                missing = 0.0 if kind == "scl" else None
+                self._masks.append((kind, self._open(file, grid, missing, nearest=True), index))
         except BaseException:
             self.close()
             raise
 
     def _open(
-        self, file: RasterFile, grid: Grid, nodata: float | None, nearest: bool = False
+        self, file: Source, grid: Grid, nodata: float | None, nearest: bool = False
     ) -> GridReader:
         """Open a file and see to its closing."""
         reader = GridReader(file, grid, nodata, nearest)
@@ -241,9 +340,9 @@ class _AcquisitionReader:
             values, measured = reader.read(indexes, window)
             stored[places] = values
             valid &= measured
-        if self._classes is not None:
-            values, measured = self._classes[0].read([self._classes[1]], window)
-            valid &= measured & ~np.isin(values[0].astype(np.int16), CLOUDY)
+        for kind, reader, index in self._masks:
+            values, measured = reader.read([index], window)
+            valid &= is_clear(kind, values[0], measured)
         physical = self._card.to_physical(stored)
         valid &= np.isfinite(physical).all(0)
         channels = len(self._card.inputs)
@@ -257,5 +356,5 @@ class _AcquisitionReader:
         for window in places:
             pixels, valid = self.read(window)
             seen.append(pixels[list(self._card.channels)][:, valid].ravel())
-        where = ", ".join(reader.file.path.name for reader, _, _ in self._files[:2])
+        where = ", ".join(Path(reader.file.label).name for reader, _, _ in self._files[:2])
         self._card.check_scale(np.concatenate(seen), where)

@@ -1,20 +1,26 @@
-"""Read one file onto any grid: straight where its pixels fit, warped where they do not.
+"""Read one source onto any grid: straight where its pixels fit, warped where they do not.
 
-Legend: C bands of the file, H W pixels of the wanted window.
+A file is warped through a view of it that GDAL keeps; of an array, which GDAL cannot see, the part
+under each window is handed to GDAL and warped.
+
+Legend: C bands of the source, H W pixels of the wanted window.
 """
 
+import math
 from contextlib import ExitStack
-from xml.sax.saxutils import escape
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio import windows
 from rasterio.enums import Resampling
+from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from skysense.data.rasters import IO_ERRORS, RasterFile, reason
+from skysense.data.ground import footprint, metres
+from skysense.data.rasters import IO_ERRORS, Pixels, RasterFile, Source, reason
 from skysense.geo import Grid, Window
 
 FloatArray = npt.NDArray[np.float32]
@@ -24,46 +30,28 @@ _ALIGNED = 0.01
 """How far, in pixels, a file's grid may lie off the wanted one and still be read straight."""
 
 
-_GDAL_TYPES = {
-    "uint8": "Byte",
-    "int8": "Int8",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "uint64": "UInt64",
-    "int64": "Int64",
-    "float32": "Float32",
-    "float64": "Float64",
-}
+_EXACT = 1e-6
+"""How far, in pixels, GDAL may be off where no seams between windows may be (it fails with 0; its
+default is 0.125)."""
 
 
-def _without_alpha(file: RasterFile) -> str:
-    """A virtual file of the same bands whose last one is no longer taken for a mask."""
-    bands = "".join(
-        f'<VRTRasterBand dataType="{_GDAL_TYPES[file.dtype]}" band="{i + 1}"><SimpleSource>'
-        f'<SourceFilename relativeToVRT="0">{escape(str(file.path.absolute()))}</SourceFilename>'
-        f"<SourceBand>{i + 1}</SourceBand></SimpleSource></VRTRasterBand>"
-        for i in range(len(file.names))
-    )
-    a, b, c, d, e, f = file.grid.transform
-    height, width = file.grid.shape
-    return (
-        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
-        f"<SRS>{escape(file.grid.crs)}</SRS>"
-        f"<GeoTransform>{c!r}, {a!r}, {b!r}, {f!r}, {d!r}, {e!r}</GeoTransform>"
-        f"{bands}</VRTDataset>"
-    )
+_SMALLER = 0.95
+"""From this ratio of pixel sizes on a warp interpolates between pixels and does not smooth."""
 
 
 class GridReader:
-    """An open file, read by windows of a grid that need not be its own.
+    """An open source, read by windows of a grid that need not be its own.
 
     Not thread-safe: open and use it in one thread.
     """
 
     def __init__(
-        self, file: RasterFile, grid: Grid, nodata: float | None, nearest: bool = False
+        self,
+        file: Source,
+        grid: Grid,
+        nodata: float | None,
+        nearest: bool = False,
+        exact: bool = False,
     ) -> None:
         """Open.
 
@@ -72,29 +60,62 @@ class GridReader:
             grid: the wanted grid.
             nodata: stored value that is missing, where the file declares none.
             nearest: take the nearest pixel when warping (for classes), not an interpolation.
+            exact: warp without the small errors that GDAL allows itself, which would show as
+                seams between windows that are warped apart.
 
         Raises:
-            ValueError: the file cannot be opened.
+            ValueError: the file cannot be opened, or is another than its description says.
         """
         self.file = file
-        self._grid = grid
-        declared = file.nodata if file.nodata is not None else nodata
-        if declared is None and file.dtype.startswith("float"):
-            declared = float("nan")
-        self._nodata = declared
+        self._grid, self._nearest, self._exact = grid, nearest, exact
+        self._nodata: float | None = None
         self._stack = ExitStack()
         try:
-            source = _without_alpha(file) if file.false_alpha else file.path
-            self._dataset = self._stack.enter_context(rasterio.open(source))
+            self._dataset = file.open()
+            self._stack.callback(self._dataset.close)
+            self._check()
+            self._nodata = self._missing(nodata)
             self._offset = self._straight()
-            self._vrt = None if self._offset else self._warp(nearest)
+            by_block = not isinstance(self._dataset, rasterio.DatasetReader)
+            self._vrt = None if self._offset or by_block else self._warp()
         except IO_ERRORS as error:
             self.close()
-            raise ValueError(f"{file.path}: cannot be read ({reason(error)})") from None
+            raise ValueError(f"{file.label}: cannot be read ({reason(error)})") from None
+        except ValueError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""
         self._stack.close()
+
+    def _missing(self, nodata: float | None) -> float | None:
+        """The stored value that is missing: of the catalog, of the file, or else as given."""
+        for declared in (self.file.nodata, getattr(self._dataset, "nodata", None), nodata):
+            if declared is not None:
+                return float(declared)
+        return float("nan") if self.file.dtype.startswith("float") else None
+
+    def _check(self) -> None:
+        """See that the opened source is the one that was described."""
+        have = (self._dataset.height, self._dataset.width)
+        placed = getattr(self._dataset, "transform", self.file.grid.transform)
+        size = min(self.file.grid.pixel_size)
+        off = max(
+            abs(u - v) for u, v in zip(tuple(placed)[:6], self.file.grid.transform, strict=True)
+        )
+        if off > size / 2:
+            raise ValueError(
+                f"{self.file.label}: lies elsewhere than it is described (by {off:.6g}): it was "
+                f"replaced, or its catalog is wrong"
+            )
+        if have != self.file.grid.shape or self._dataset.count < len(self.file.names):
+            raise ValueError(
+                f"{self.file.label}: has {self._dataset.count} bands of {have[0]} x {have[1]} "
+                f"pixels, but is described as {len(self.file.names)} of "
+                f"{self.file.grid.shape[0]} x {self.file.grid.shape[1]}: it was replaced, or its "
+                f"catalog is wrong"
+            )
 
     def _straight(self) -> tuple[int, int] | None:
         """Where the wanted grid starts in the file, if their pixels coincide."""
@@ -111,7 +132,7 @@ class GridReader:
             return None
         return round(row), round(col)
 
-    def _warp(self, nearest: bool) -> WarpedVRT:
+    def _warp(self) -> WarpedVRT:
         """A view of the file on the wanted grid."""
         finer = max(self._grid.pixel_size) > 1.5 * max(self.file.grid.pixel_size)
         same = self._grid.crs == self.file.grid.crs
@@ -121,6 +142,11 @@ class GridReader:
             options = {"src_nodata": self._nodata, "nodata": self._nodata}
         else:
             options = {"add_alpha": self.file.alpha is None}
+        if self._exact:
+            options["tolerance"] = _EXACT
+        scale = self.file.metres / metres(self._grid)  # GDAL's guess is wrong for narrow windows
+        scale = scale if scale < _SMALLER else max(scale, 1.0)
+        options |= {"XSCALE": scale, "YSCALE": scale}
         return self._stack.enter_context(
             WarpedVRT(
                 self._dataset,
@@ -128,7 +154,7 @@ class GridReader:
                 transform=Affine(*self._grid.transform),
                 height=self._grid.shape[0],
                 width=self._grid.shape[1],
-                resampling=Resampling.nearest if nearest else smooth,
+                resampling=Resampling.nearest if self._nearest else smooth,
                 warp_mem_limit=64,
                 **options,
             )
@@ -149,9 +175,11 @@ class GridReader:
         Raises:
             ValueError: the file breaks off or is damaged.
         """
+        if self._offset is None and self._vrt is None:
+            return self._read_block(indexes, window)
         values = np.zeros((len(indexes), window.height, window.width), np.float32)
         valid = np.zeros((window.height, window.width), bool)
-        source = self._dataset if self._vrt is None else self._vrt
+        source: Pixels = self._dataset if self._vrt is None else self._vrt
         row, col = self._offset or (0, 0)
         wanted = Window(window.row + row, window.col + col, window.height, window.width)
         top, left = max(wanted.row, 0), max(wanted.col, 0)
@@ -169,7 +197,7 @@ class GridReader:
             masked = self._mask(source, inside)
         except IO_ERRORS as error:
             raise ValueError(
-                f"{self.file.path}: is truncated or damaged, reading failed ({reason(error)})"
+                f"{self.file.label}: is truncated or damaged, reading failed ({reason(error)})"
             ) from None
         finite = np.isfinite(stored).all(0)
         measured = finite if masked is None else finite & masked
@@ -177,17 +205,78 @@ class GridReader:
             measured &= (stored != self._nodata).any(0)
         with np.errstate(over="ignore"):
             numbers = stored.astype(np.float32)
+            if (self.file.gain, self.file.bias) != (1.0, 0.0):
+                numbers = numbers * np.float32(self.file.gain) + np.float32(self.file.bias)
         measured &= np.isfinite(numbers).all(0)
         values[(slice(None), *place)] = np.where(measured, numbers, 0)
         valid[place] = measured
         return values, valid
 
-    def _mask(self, source: rasterio.DatasetReader, window: windows.Window) -> BoolArray | None:
+    def _read_block(self, indexes: list[int], window: Window) -> tuple[FloatArray, BoolArray]:
+        """`read` of a source that GDAL cannot see: hand it the pixels under the window."""
+        wanted = self._grid.window(window)
+        under = _around(self.file.grid, wanted)
+        if under is None:
+            shape = (window.height, window.width)
+            return np.zeros((len(indexes), *shape), np.float32), np.zeros(shape, bool)
+        place = windows.Window(under.col, under.row, under.width, under.height)
+        stored = self._dataset.read([i + 1 for i in indexes], window=place)
+        grid = self.file.grid.window(under)
+        with MemoryFile() as memory:
+            _write(memory, stored, grid)
+            names = tuple(self.file.names[i] for i in indexes)
+            block = RasterFile(
+                path=Path(memory.name),
+                grid=grid,
+                metres=self.file.metres,
+                names=names,
+                dtype=stored.dtype.name,
+                nodata=self._nodata,
+                date=self.file.date,
+                gain=self.file.gain,
+                bias=self.file.bias,
+            )
+            whole = Window(0, 0, window.height, window.width)
+            inner = GridReader(block, wanted, None, self._nearest, exact=True)
+            try:
+                return inner.read(list(range(len(indexes))), whole)
+            finally:
+                inner.close()
+
+    def _mask(self, source: Pixels, window: windows.Window) -> BoolArray | None:
         """The file's own mask: an alpha band, an internal mask, or what a warp left empty."""
         if self.file.alpha is not None:
-            return np.asarray(source.read(self.file.alpha + 1, window=window) > 0)
+            return np.asarray(source.read([self.file.alpha + 1], window=window)[0] > 0)
         if self._vrt is not None and self._nodata is None:
-            return np.asarray(source.read(source.count, window=window) > 0)
+            return np.asarray(source.read([source.count], window=window)[0] > 0)
         if self.file.masked:
             return np.asarray(source.read_masks(1, window=window) > 0)
         return None
+
+
+def _around(own: Grid, wanted: Grid) -> Window | None:
+    """The window of `own` that a warp onto `wanted` looks at, if there is any."""
+    under = footprint(own, wanted)
+    ratio = max(under.height / wanted.shape[0], under.width / wanted.shape[1], 1.0)
+    margin = 2 + math.ceil(2 * ratio)  # the reach of bilinear weights, and of means
+    top, left = max(under.row - margin, 0), max(under.col - margin, 0)
+    bottom = min(under.row + under.height + margin, own.shape[0])
+    right = min(under.col + under.width + margin, own.shape[1])
+    if top >= bottom or left >= right:
+        return None
+    return Window(top, left, bottom - top, right - left)
+
+
+def _write(memory: MemoryFile, pixels: npt.NDArray[np.generic], grid: Grid) -> None:
+    """Put pixels `(C, H, W)` into a GeoTIFF in memory."""
+    count, height, width = pixels.shape
+    with memory.open(
+        driver="GTiff",
+        count=count,
+        height=height,
+        width=width,
+        dtype=pixels.dtype,
+        crs=grid.crs,
+        transform=Affine(*grid.transform),
+    ) as file:
+        file.write(pixels)

@@ -5,23 +5,37 @@ any end, and the map has the same bytes as without one.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from torch import nn
 
-import skysense
 from skysense.data.scene import Scene, SceneReader
 from skysense.engine.distributed import from_first_rank, rank, world_size
 from skysense.inference.assembly import Assembler
 from skysense.inference.pipeline import Job, Take, run_here
 from skysense.inference.plan import Plan, Task
 from skysense.inference.quicklook import features_picture, write_quicklook
+from skysense.inference.stores import (
+    STORE_SUFFIXES,
+    InputFile,
+    MapSource,
+    Provenance,
+    check_store,
+    describe_inputs,
+    package_version,
+    weights_hash,
+    write_stac_item,
+    write_store,
+)
 from skysense.inference.work import Part, WorkFolder
 from skysense.inference.writer import MapType, MapWriter
+from skysense.layers.packing import PackedLinear
 from skysense.models.encoder import Encoder, Schedules
 
 POLL_SECONDS = 0.2
@@ -52,8 +66,9 @@ class EmbedOptions:
     tags: Mapping[str, str] | None = None
     """Further metadata of the output."""
     weights: str | None = None
-    """What tells the model's weights from others, such as `weights_hash`: work that was begun with
-    others is not gone on with."""
+    """`weights_hash` of the model, which a packed one cannot give any more."""
+    item: bool = True
+    """Write a STAC item beside the output."""
     restart: bool = False
     """Throw away what an earlier, unfinished run of the same output kept."""
 
@@ -73,7 +88,7 @@ def embed_scene(
         model: on the device to compute on.
         scene: what to embed.
         plan: of `make_plan`, with the same model, scene and schedule.
-        output: GeoTIFF to make or replace.
+        output: to make or replace: a GeoTIFF, or a store (`.zarr`, `.parquet`, `.lance`).
         options: how to run.
         progress: called with the number of tiles after each task; first with those that an earlier
             run finished.
@@ -86,6 +101,8 @@ def embed_scene(
             finished tasks are kept beside it.
     """
     options = options or EmbedOptions()
+    if output.suffix in STORE_SUFFIXES:
+        check_store(output, options.dtype)
     with SceneReader(scene, options.mask_clouds) as reader:
         reader.check_scale()
     job = Job(
@@ -97,9 +114,10 @@ def embed_scene(
     if world_size() > 1 and rank() > 0:
         _compute_share(job, tasks, folder, engine)
         return
-    folder.open(_identity(job, options), options.restart)
+    made = _provenance(job, options)
+    folder.open(_identity(job, options, made), options.restart)
     try:
-        _embed(job, tasks, folder, options, progress, engine)
+        _embed(job, tasks, folder, options, made, progress, engine)
     except BaseException:
         folder.close()
         raise
@@ -111,6 +129,7 @@ def _embed(
     tasks: Sequence[Task],
     folder: WorkFolder,
     options: EmbedOptions,
+    made: Provenance,
     progress: Callable[[int], None],
     engine: Engine,
 ) -> None:
@@ -127,10 +146,37 @@ def _embed(
         if options.quicklook is not None and thumbnail is not None:
             picture = features_picture(writer.rows(), assembler.moments)
             write_quicklook(options.quicklook, thumbnail.picture(), picture)
-        names = [f"feature_{i:04d}" for i in range(plan.channels)]
-        writer.finish(options.dtype, names, _tags(job, options))
+        _finish(job, writer, options, made)
     finally:
         writer.abort()
+
+
+def _finish(job: Job, writer: MapWriter, options: EmbedOptions, made: Provenance) -> None:
+    """Make the GeoTIFF or the store, and its STAC item."""
+    plan, path = job.plan, writer.path
+    rows = writer.rows()
+    days = [date for layer in job.scene.layers.values() for date in layer.dates]
+    source = MapSource(
+        plan.grid,
+        plan.channels,
+        lambda first, stop: rows[first:stop].transpose(1, 0, 2),
+        days,
+        made,
+    )
+    quantization = None
+    if path.suffix in STORE_SUFFIXES:
+        window = plan.tiling.stride // plan.cell
+        quantization = write_store(source, path, options.dtype, window=window)
+    else:
+        names = [f"feature_{i:04d}" for i in range(plan.channels)]
+        writer.finish(options.dtype, names, _tags(job, options, made))
+    if not options.item:
+        return
+    others = {} if options.quicklook is None else {"quicklook": options.quicklook}
+    try:
+        write_stac_item(source, path, dtype=options.dtype, quantization=quantization, others=others)
+    except ValueError as error:  # a local coordinate system, a file of another kind
+        warnings.warn(f"no STAC item is written: {error}", stacklevel=2)
 
 
 def _compute(
@@ -203,34 +249,73 @@ def _nothing_valid(options: EmbedOptions) -> ValueError:
     )
 
 
-def _identity(job: Job, options: EmbedOptions) -> dict[str, Any]:
-    """All that the map's bytes depend on."""
-    return {
-        "package": skysense.__version__,
-        "model": [job.model.name, options.weights],
-        "plan": job.plan.describe(),
-        "inputs": [_file_identity(path) for path in job.scene.files],
-        "options": {
+def _provenance(job: Job, options: EmbedOptions) -> Provenance:
+    """What makes the map, from what, how."""
+    model, plan, scene = job.model, job.plan, job.scene
+    weights = options.weights
+    if weights is None:
+        assert isinstance(model, nn.Module)
+        packed = any(isinstance(module, PackedLinear) for module in model.modules())
+        weights = "unknown" if packed else weights_hash(model)
+    return Provenance(
+        model=model.name,
+        trained=bool(model.trained),
+        weights=weights,
+        package=package_version(),
+        inputs=(
+            *(_input(path) for path in scene.files),
+            *(InputFile(label, 0, "") for label in scene.labels if "://" in label),
+        ),
+        dates={
+            key: [None if np.isnat(day) else str(day) for day in layer.dates]
+            for key, layer in scene.layers.items()
+        },
+        options={
+            "sensors": {key: layer.card.name for key, layer in scene.layers.items()},
+            "stage": plan.stage or "fused",
+            "tile": plan.tiling.tile,
+            "overlap": plan.tiling.overlap,
             "batch_size": options.batch_size,
-            "dtype": options.dtype,
             "schedule": {key: list(value) for key, value in (options.schedule or {}).items()},
             "mask_clouds": options.mask_clouds,
+        },
+    )
+
+
+def _input(path: Path) -> InputFile:
+    """A file that is read; of one that is not on this machine only its name is known."""
+    try:
+        return describe_inputs([path])[0]
+    except OSError:
+        return InputFile(str(path), 0, "")
+
+
+def _identity(job: Job, options: EmbedOptions, made: Provenance) -> dict[str, Any]:
+    """All that the output's bytes depend on."""
+    return {
+        "package": made.package,
+        "model": [made.model, made.weights],
+        "plan": job.plan.describe(),
+        "inputs": [[asdict(_input(path)), _changed(path)] for path in job.scene.files],
+        "sources": job.scene.labels,
+        "options": {
+            **made.options,
+            "dtype": options.dtype,
             "quicklook": options.quicklook is not None,
         },
-        "tags": _tags(job, options),
+        "tags": dict(options.tags or {}),
     }
 
 
-def _file_identity(path: Path) -> list[Any]:
-    """What tells a file from another, or from itself after a change."""
+def _changed(path: Path) -> int:
+    """When a file was last changed, as finely as it is known."""
     try:
-        facts = path.stat()
-    except OSError:  # not a file of this machine
-        return [str(path)]
-    return [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
-def _tags(job: Job, options: EmbedOptions) -> dict[str, str]:
+def _tags(job: Job, options: EmbedOptions, made: Provenance) -> dict[str, str]:
     """Where a map comes from, as metadata of the file."""
     plan = job.plan
     layers = {
@@ -243,6 +328,7 @@ def _tags(job: Job, options: EmbedOptions) -> dict[str, str]:
         "SKYSENSE_TRAINED": str(job.model.trained).lower(),
         "SKYSENSE_STAGE": "fused" if plan.stage is None else str(plan.stage),
         "SKYSENSE_TILE": f"{plan.tiling.tile} overlap {plan.tiling.overlap}",
+        "SKYSENSE_PROVENANCE": made.text(),
         **layers,
         **(options.tags or {}),
     }

@@ -114,7 +114,10 @@ class WorkFolder:
             self._write("manifest.json", json.dumps({"version": VERSION, **identity}).encode())
         except OSError as error:
             self.close()
-            raise ValueError(f"cannot write to {self.output.parent}: {error.strerror}") from None
+            raise ValueError(
+                f"cannot write to {self.output.parent}: {error.strerror}; free some space there "
+                f"or choose another folder"
+            ) from None
         except ValueError:
             self.close()
             raise

@@ -163,8 +163,8 @@ def test_outputs_that_cannot_be(refused, image, tmp_path):
     (tmp_path / "folder.tif").mkdir()
     (tmp_path / "file").touch()
     for name, match in (
-        ("map.png", "the output's name must end in .tif or .tiff"),
-        ("map", "the output's name must end in .tif or .tiff"),
+        ("map.png", "the output's name must end in .tif or .tiff or .zarr"),
+        ("map", "the output's name must end in .tif or .tiff or .zarr"),
         ("folder.tif", "folder.tif is a folder"),
         ("file/map.tif", "file is a file, not a folder"),
     ):
@@ -323,7 +323,7 @@ def test_names_with_odd_characters(embed, raster, tmp_path):
     path = raster("in & out/a <b> 'c' [1] ü.tif", noise(3, 32, 32))
     output = tmp_path / "out & [in]" / "m <1> 'ü'.tif"
     assert embed(path, output=output).exit_code == 0
-    assert list(output.parent.iterdir()) == [output]
+    assert set(output.parent.iterdir()) == {output, output.with_suffix(".json")}
 
 
 def test_unknown_commands_and_help(skysense):

@@ -5,7 +5,7 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
-from skysense.data.rasters import expand, inspect, parse_date
+from skysense.data.rasters import canonical, expand, inspect, parse_date, public
 
 RGB = ("R", "G", "B")
 RED, GREEN, BLUE, ALPHA = (getattr(ColorInterp, c) for c in ("red", "green", "blue", "alpha"))
@@ -181,3 +181,41 @@ def test_folder_without_rasters(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match=r"this folder holds no raster \(\.tif, "):
         expand([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("tags", "date"),
+    [
+        ({"TIFFTAG_DATETIME": "2021:06:15 10:10:31"}, "2021-06-15"),
+        (
+            {"ACQUISITION_DATE": "2021-06-14", "TIFFTAG_DATETIME": "2022:01:01 00:00:00"},
+            "2021-06-14",
+        ),
+        ({"acquisition_date": "20210613"}, "2021-06-13"),
+        ({"TIFFTAG_DATETIME": "yesterday"}, None),
+    ],
+)
+def test_date_of_the_metadata_where_no_name_has_one(raster, tags, date):
+    for name, expected in (("scene.tif", date), ("scene_20200101.tif", "2020-01-01")):
+        path = raster(name, ones(1))
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(**tags)
+        found = inspect(path).date
+        assert np.isnat(found) if expected is None else found == np.datetime64(expected)
+
+
+def test_addresses_are_shown_without_what_signs_them():
+    signed = "/vsicurl/https://user:word@store.net/a/b.tif?sig=secret"
+    assert public(signed) == "https://store.net/a/b.tif"
+    assert public("/vsis3/bucket/b.tif") == "s3://bucket/b.tif"
+
+
+def test_one_spelling_of_a_coordinate_system():
+    from pyproj import CRS
+
+    texts = {
+        canonical(t) for t in ("EPSG:32632", CRS(32632).to_wkt(), CRS(32632).to_wkt("WKT1_GDAL"))
+    }
+    assert len(texts) == 1
+    with pytest.raises(ValueError, match="is no coordinate system"):
+        canonical("EPSG:none")

@@ -77,7 +77,8 @@ def test_what_the_map_says(files, opened, embed):
     assert tags["SKYSENSE_S1"].startswith("s1 2021-")
     assert len(tags["SKYSENSE_S2"].split()) == 4
     assert tags["NOTE"] == "x"
-    assert [path.name for path in embed.path.parent.iterdir()] == ["map.tif"]
+    names = sorted(path.name for path in embed.path.parent.iterdir())
+    assert names == ["map.json", "map.tif"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -383,7 +384,7 @@ def test_an_older_map_stays_when_a_new_one_fails(raster, opened, embed):
     with pytest.raises(ValueError, match="no valid pixel"):
         embed(empty)
     assert embed.path.read_bytes() == before
-    assert len(leftovers(embed.path)) == 1
+    assert len(leftovers(embed.path)) == 2, "the map and its STAC item"
 
 
 def test_near_infrared_reaches_a_backbone_that_takes_it(raster, opened, tmp_path):

@@ -1,0 +1,115 @@
+"""An asset as a source of pixels: from what its item says, or else from the file itself.
+
+Where an item gives grid and type (extensions proj and raster) nothing is opened before it is read;
+a file that turns out to be another is then refused.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from skysense.data.ground import metres
+from skysense.data.rasters import RasterFile, canonical, inspect
+from skysense.data.stac.items import day_of
+from skysense.data.stac.kinds import bands_of
+from skysense.geo import Grid
+
+if TYPE_CHECKING:
+    import pystac
+
+Signer = Callable[[str], str]
+"""Turns an asset's address into one that can be read."""
+
+_TYPES = {
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float32",
+    "float64",
+}
+_PREFIXES = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/"}
+
+
+def source_of(item: "pystac.Item", key: str, sign: Signer | None) -> RasterFile:
+    """The facts of an asset.
+
+    Args:
+        item: where it belongs.
+        key: which asset.
+        sign: turns its address into the one to read.
+
+    Raises:
+        ValueError: it cannot be reached, is no raster, or has no place on the ground.
+    """
+    asset = item.assets[key]
+    path, address = _address(item, asset, sign)
+    bands = bands_of(asset)
+    names = (key,) if len(bands) == 1 else None
+    day = day_of(item)
+    grid = _grid(item, asset)
+    if grid is not None and len(bands) == 1 and bands[0].dtype in _TYPES:
+        nodata = bands[0].nodata
+        return RasterFile(
+            path=path,
+            address=address,
+            grid=grid,
+            metres=metres(grid),
+            names=(key,),
+            dtype=str(bands[0].dtype),
+            nodata=nodata,
+            date=day,
+            product=item.id,
+        )
+    try:
+        file = inspect(path, names, address)
+    except ValueError as error:
+        raise ValueError(f"item {item.id}, asset {key}: {error}") from None
+    return replace(file, date=file.date if np.isnat(day) else day, product=item.id)
+
+
+def _address(item: "pystac.Item", asset: "pystac.Asset", sign: Signer | None) -> tuple[Path, str]:
+    """A file of this machine, or a path to show and the address that GDAL opens.
+
+    Raises:
+        ValueError: it is of a kind that cannot be opened.
+    """
+    href = asset.get_absolute_href() or asset.href
+    parts = urlsplit(href)
+    if parts.scheme in ("", "file") or len(parts.scheme) == 1:  # a drive's letter
+        return Path(unquote(parts.path) if parts.scheme == "file" else href), ""
+    if parts.scheme not in _PREFIXES:
+        raise ValueError(
+            f"item {item.id}: {href} cannot be opened; known are files, http(s), s3 and gs"
+        )
+    signed = sign(href) if sign is not None else href
+    if parts.scheme in ("s3", "gs"):
+        signed = signed.partition("://")[2]
+    return Path(unquote(parts.path).lstrip("/")), _PREFIXES[parts.scheme] + signed
+
+
+def _grid(item: "pystac.Item", asset: "pystac.Asset") -> Grid | None:
+    """The pixels on the ground, if the item tells all of it and it makes sense."""
+    told = {**item.properties, **asset.extra_fields}
+    code = told.get("proj:code") or (
+        f"EPSG:{told['proj:epsg']}" if told.get("proj:epsg") else told.get("proj:wkt2")
+    )
+    own = asset.extra_fields if "proj:transform" in asset.extra_fields else told
+    transform, shape = own.get("proj:transform"), own.get("proj:shape")
+    if not code or not transform or not shape or len(transform) < 6 or len(shape) != 2:
+        return None
+    a, b, c, d, e, f = (float(value) for value in transform[:6])
+    try:
+        grid = Grid(canonical(str(code)), (a, b, c, d, e, f), (int(shape[0]), int(shape[1])))
+        return grid if math.isfinite(metres(grid)) else None
+    except ValueError:  # the file itself may know better
+        return None

@@ -1,0 +1,25 @@
+"""From a feature map and a handful of labels to a land-cover map.
+
+from skysense.tasks.mapping import map_classes
+
+result = map_classes("features.tif", "labels.geojson", "landcover.tif")
+result.metrics["cross_validation"]["accuracy"]
+"""
+
+from skysense.tasks.mapping.cells import label_cells
+from skysense.tasks.mapping.features import FeatureMap, is_feature_map
+from skysense.tasks.mapping.labels import LabelSet, MapWarning, read_labels
+from skysense.tasks.mapping.mapping import MapResult, check_outputs, map_classes, map_clusters
+
+__all__ = [
+    "FeatureMap",
+    "LabelSet",
+    "MapResult",
+    "MapWarning",
+    "check_outputs",
+    "is_feature_map",
+    "label_cells",
+    "map_classes",
+    "map_clusters",
+    "read_labels",
+]

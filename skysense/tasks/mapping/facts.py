@@ -1,0 +1,121 @@
+"""What is known of a map, for its metadata, its metrics and its legend.
+
+Legend: K classes.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from skysense.tasks.mapping.features import FeatureMap, cell_sides
+from skysense.tasks.mapping.labels import LabelSet
+from skysense.tasks.mapping.output import NODATA
+from skysense.tasks.mapping.palette import Color, class_colors
+from skysense.tasks.mapping.picture import Legend
+from skysense.tasks.mapping.training import Examples
+
+_HEADS = {"logistic": "logistic regression", "knn": "nearest neighbours", "mlp": "small network"}
+
+
+@dataclass(frozen=True)
+class Classes:
+    """K classes."""
+
+    names: Sequence[str]
+    """What they are called."""
+    values: Sequence[int]
+    """Their numbers in the map."""
+    colors: Sequence[Color]
+    """Their colours."""
+
+
+def number_classes(names: Sequence[str]) -> Classes:
+    """Class codes of 0...254 keep their number; else classes are numbered from 1."""
+    codes = [int(name) if name.isdecimal() else -1 for name in names]
+    kept = all(0 <= code < NODATA for code in codes) and len(set(codes)) == len(codes)
+    return Classes(names, codes if kept else range(1, len(names) + 1), class_colors(names))
+
+
+def map_tags(source: FeatureMap, made_by: str, classes: Classes) -> dict[str, str]:
+    """What the map is and where it comes from, as metadata of the file."""
+    named = zip(classes.values, classes.names, strict=True)
+    return {
+        "SKYSENSE_MAP": made_by,
+        "SKYSENSE_VERSION": _version(),
+        **{f"CLASS_{value}": name for value, name in named},
+        **{key.replace("SKYSENSE_", "FEATURES_"): value for key, value in source.tags.items()},
+    }
+
+
+def class_facts(
+    source: FeatureMap, classes: Classes, counts: Sequence[int], examples: Examples | None
+) -> dict[str, Any]:
+    """Number, colour, labels and area of each class."""
+    down, across = cell_sides(source.grid)
+    whole = max(sum(counts), 1)
+    facts: dict[str, Any] = {}
+    for i, name in enumerate(classes.names):
+        facts[name] = {
+            "value": classes.values[i],
+            "color": "#{:02x}{:02x}{:02x}".format(*classes.colors[i]),
+            "cells": counts[i],
+            "share": counts[i] / whole,
+            "hectares": counts[i] * down * across / 1e4,
+        }
+        if examples is not None:
+            facts[name]["labelled_cells"] = int((examples.cells.classes == i).sum())
+    return facts
+
+
+def label_facts(labels: LabelSet, examples: Examples) -> dict[str, Any]:
+    """What became of the labels."""
+    cells = examples.cells
+    return {
+        "file": str(labels.path),
+        "sha256": hashlib.sha256(labels.path.read_bytes()).hexdigest(),
+        "class_field": labels.field,
+        "labels": len(labels.names),
+        "outside": cells.outside,
+        "labelled_cells": len(cells.rows),
+        "cells_without_features": examples.empty,
+        "cells_contradicted": cells.contradicted,
+        "cells_tied": cells.ties,
+        "cells_not_drawn": examples.unused,
+    }
+
+
+def provenance(source: FeatureMap, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What it takes to make the map again."""
+    return {
+        "features": {"file": str(source.path), "bands": source.channels, "tags": source.tags},
+        "options": {**options, "seed": seed},
+        "version": _version(),
+    }
+
+
+def accuracy_note(facts: Mapping[str, Any]) -> str:
+    """The accuracy in a line."""
+    cells = facts["labels"]["labelled_cells"]
+    start = f"{_HEADS[facts['head']]} of {cells} labelled cells"
+    found = facts["cross_validation"]
+    if found is None:
+        return f"{start}, not cross-validated"
+    low, high = found["accuracy_interval"]
+    return f"{start}, accuracy {found['accuracy']:.0%} ({low:.0%} to {high:.0%}) on held-out blocks"
+
+
+def make_legend(classes: Classes, counts: Sequence[int], title: str, note: str) -> Legend:
+    """What the picture explains."""
+    whole = max(sum(counts), 1)
+    shares = [count / whole for count in counts]
+    return Legend(classes.names, classes.values, classes.colors, shares, title, note)
+
+
+def _version() -> str:
+    """Of this package; `unknown` where it runs without being installed."""
+    try:
+        return metadata.version("skysense")
+    except metadata.PackageNotFoundError:
+        return "unknown"

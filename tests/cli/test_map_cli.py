@@ -1,0 +1,237 @@
+"""`skysense map` as it is typed: features or imagery, labels or clusters, and what cannot be."""
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio import Affine
+
+CELL, LEFT, TOP = 40.0, 600_000.0, 5_340_000.0
+
+
+def table(path, cells, names, heads="x,y,class"):
+    """A CSV of the centres of cells."""
+    rows = [
+        f"{LEFT + CELL * (col + 0.5)},{TOP - CELL * (row + 0.5)},{name}"
+        for (row, col), name in zip(cells, names, strict=True)
+    ]
+    path.write_text("\n".join([heads, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def half():
+    """Cells `(N, 2)` of a 24 x 16 map, and the half that they lie in."""
+    cells = np.argwhere(np.ones((24, 16)))[::7]
+    return cells, ["left" if col < 8 else "right" for _, col in cells]
+
+
+@pytest.fixture
+def labels(tmp_path, half):
+    return table(tmp_path / "labels.csv", *half)
+
+
+@pytest.fixture
+def two_sided(raster):
+    """An image of 96 x 64 pixels, dark and smooth on the left, bright and rough on the right."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((3, 96, 64), 60, np.uint8)
+    pixels[:, :, 32:] = rng.integers(100, 250, (3, 96, 32))
+    return raster("scene.tif", pixels)
+
+
+@pytest.fixture
+def features(tmp_path):
+    """A feature map of 24 x 16 cells whose halves differ."""
+    path = tmp_path / "features.tif"
+    values = np.random.default_rng(0).normal(size=(4, 24, 16)).astype(np.float32)
+    values[:2, :, 8:] += 4
+    transform = Affine(CELL, 0, LEFT, 0, -CELL, TOP)
+    facts = {"driver": "GTiff", "crs": "EPSG:32632", "transform": transform, "nodata": np.nan}
+    with rasterio.open(path, "w", count=4, height=24, width=16, dtype="float32", **facts) as file:
+        file.write(values)
+        file.update_tags(SKYSENSE_MODEL="v2_tiny")
+    return path
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "out" / "landcover.tif"
+
+
+@pytest.fixture
+def make_map(skysense, output):
+    """`make_map(...) -> Result` into `output`, of labels in the map's coordinate system."""
+
+    def run(*arguments):
+        return skysense("map", "-o", output, "--crs", "EPSG:32632", *arguments)
+
+    return run
+
+
+def read(path):
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+def halves(found):
+    return (found[:, :8] == 1).mean(), (found[:, 8:] == 2).mean()
+
+
+def test_a_feature_map_and_labels(make_map, features, labels, output):
+    result = make_map(features, "--labels", labels)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert min(halves(read(output))) > 0.9
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"{output}: left ")
+    assert "logistic (strength " in lines[1]
+    assert any(line.startswith("  F1 of right") for line in lines)
+    assert any("cells at random" in line for line in lines)
+    assert lines[-1] == (
+        f"also made: {output.with_name('landcover_confidence.tif')}, "
+        f"{output.with_name('landcover.json')}"
+    )
+
+
+def test_imagery_is_embedded_first_and_its_features_go(make_map, two_sided, labels, output):
+    result = make_map(
+        two_sided, "--labels", labels, "-m", "v2_tiny", "--stage", "1", "--head", "knn"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "note: `v2_tiny` is untrained" in result.stderr
+    assert min(halves(read(output))) > 0.8
+    facts = json.loads(output.with_suffix(".json").read_text())
+    assert facts["features"]["tags"]["SKYSENSE_STAGE"] == "1"
+    assert facts["head"] == "knn"
+    assert sorted(path.name for path in output.parent.iterdir()) == [
+        "landcover.json",
+        "landcover.tif",
+        "landcover.tif.aux.xml",
+        "landcover_confidence.tif",
+    ]
+
+
+def test_features_can_be_kept_and_used_again(make_map, two_sided, labels, output, tmp_path):
+    kept = tmp_path / "kept.tif"
+    usual = ("--labels", labels, "-q", "--metrics", tmp_path / "m.json", "--folds", "3")
+    imagery = (two_sided, "-m", "v2_tiny", "--stage", "1", "--features", kept)
+    assert make_map(*imagery, *usual).exit_code == 0
+    first, facts = output.read_bytes(), json.loads((tmp_path / "m.json").read_text())
+    assert facts["cross_validation"]["folds"] == 3
+    result = make_map(kept, *usual)
+    assert (result.exit_code, result.output) == (0, "")
+    assert output.read_bytes() == first
+
+
+def test_clusters(make_map, features, output):
+    result = make_map(features, "--clusters", "2")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[0].startswith(f"{output}: cluster 1 ")
+    left, right = halves(read(output))
+    assert max(left, 1 - left) > 0.9
+    assert max(right, 1 - right) > 0.9
+
+
+def test_a_picture(make_map, features, labels, output):
+    pytest.importorskip("matplotlib", reason="matplotlib, of the extra `plots`, is not installed")
+    look = output.with_name("look.png")
+    for what in (("--labels", labels), ("--clusters", "2")):
+        result = make_map(features, *what, "--picture", look)
+        assert result.exit_code == 0
+        assert result.stdout.splitlines()[-1].endswith(str(look))
+        assert look.read_bytes().startswith(b"\x89PNG")
+        look.unlink()
+
+
+def test_notes_are_one_line_each(make_map, features, half, output, tmp_path):
+    cells, names = half
+    path = table(tmp_path / "l.csv", [*cells, (99, 99)], [*names, "left"])
+    result = make_map(features, "--labels", path)
+    assert result.exit_code == 0
+    total = len(names) + 1
+    assert result.stderr == f"note: 1 of {total} labels lie outside the map and are left out\n"
+
+
+@pytest.fixture
+def refused(make_map, tmp_path):
+    """`refused(..., match=...)`: exit 2, one line on stderr, and nothing new on the disk."""
+
+    def check(*arguments, match):
+        before = set(tmp_path.rglob("*"))
+        result = make_map(*arguments, "-q")
+        assert result.exit_code == 2, result.output
+        assert result.stdout == ""
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert match in line, line
+        made = set(tmp_path.rglob("*")) - before
+        assert not [path for path in made if not path.is_dir() or path.name.startswith(".")]
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "the file of labels is empty"),
+        ("class\na\nb\n", "expected columns lon and lat, or x and y with --crs"),
+        ("x,y,class\n1,2,a\n3,4,b\n", "all labels lie outside the map"),
+        ("x,y,class\n600100,5339900,a\n600200,5339800,a\n", "names one class only (a)"),
+        ("x,y,class\n600100,5339900,a\n600100,5339900,b\n", "labelled cells contradict each other"),
+        ("x,y,a,b\n1,2,3,4\n", "name it with --class-field (fields: a, b)"),
+    ],
+)
+def test_labels_that_make_no_map(refused, features, two_sided, tmp_path, text, match):
+    path = tmp_path / "l.csv"
+    path.write_text(text)
+    refused(features, "--labels", path, match=match)
+    if "contradict" not in match:  # that is only found when the cells are looked up
+        refused(two_sided, "-m", "v2_tiny", "--labels", path, match=match)
+
+
+def test_malformed_geojson(refused, features, tmp_path):
+    pytest.importorskip("pyogrio", reason="pyogrio, of the extra `vector`, is not installed")
+    path = tmp_path / "l.geojson"
+    path.write_text('{"type": "FeatureCollection", "features": [{]}')
+    refused(features, "--labels", path, match="l.geojson: is not valid GeoJSON (Expecting property")
+
+
+def test_options_that_cannot_be(refused, features, labels, two_sided, tmp_path):
+    for arguments, match in (
+        ((features,), "give either --labels (a file of points or polygons) or --clusters K"),
+        ((features, "--labels", labels, "--clusters", "3"), "give either --labels"),
+        ((features, "--clusters", "1"), "--clusters"),
+        ((features, "--labels", tmp_path / "no.csv"), "there is no such file of labels"),
+        ((tmp_path / "no.tif", "--labels", labels), "no.tif: there is no such file"),
+        ((features, "--labels", labels, "--class-field", "c"), "no field `c`; its fields are"),
+        ((features, "--labels", labels, "--head", "tree"), "'tree' is not one of"),
+        ((features, "--labels", labels, "--folds", "1"), "--folds"),
+        ((features, "--labels", labels, "--block", "0"), "--block 0: expected metres above 0"),
+        ((features, "--labels", labels, "--picture", "p.jpg"), "must end in .png"),
+        ((features, "--labels", labels, "--metrics", "m.txt"), "must end in .json"),
+        ((features, "--labels", labels, "--features", "f.tif"), "is a feature map already"),
+        ((two_sided, "--labels", labels, "--features", "f.png"), "must end in .tif or .tiff"),
+        ((two_sided, "--labels", labels, "--features", two_sided), "is an input, another output"),
+        ((features, "--labels", labels, "-o", features), "is an input; choose another output"),
+        ((features, "--labels", labels, "-o", tmp_path), "the output's name must end in .tif"),
+        ((features, "--labels", labels, "-o", labels / "a.tif"), "is a file, not a folder"),
+        ((features, "--labels", labels, "--crs", "EPSG:0"), "--crs EPSG:0 is no coordinate"),
+        ((two_sided, "--labels", labels, "--sensor", "rbg8"), "did you mean `rgb8`?"),
+        ((two_sided, "--labels", labels, "-m", "v2_tinny"), "unknown model `v2_tinny`"),
+        ((labels, "--labels", labels), "cannot be read as a raster"),
+    ):
+        refused(*arguments, match=match)
+
+
+def test_an_interrupted_run_leaves_nothing(make_map, two_sided, labels, output, monkeypatch):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    for place in ("inference.embed.embed_scene", "tasks.mapping.map_classes"):
+        monkeypatch.setattr(f"skysense.{place}", fail)
+        result = make_map(two_sided, "--labels", labels, "-m", "v2_tiny", "--stage", "1", "-q")
+        assert result.exit_code == 130
+        assert result.stderr == "interrupted: stopped early, nothing half-written is left\n"
+        assert list(output.parent.iterdir()) == []
+        monkeypatch.undo()
