@@ -1,6 +1,7 @@
 """The command line. A command's modules are imported when it is called.
 
-Exit codes: 0 done, 1 it ran and found faults, 2 the input or the options are wrong, 130 interrupted, 143 terminated.
+Exit codes: 0 done, 1 it ran and found faults, 2 the input or the options are wrong, 130
+interrupted, 143 terminated.
 """
 
 from typing import Annotated

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,6 +34,7 @@ def across(cases: Sequence[Case], told: SensorCard | None) -> Iterator[Finding]:
     for group in _groups(cases):
         for case in group:
             case.findings += dates(case, group, today)
+        _excuse_empty(group)
         yield from missing(group, told is not None)
         yield from duplicates_among(group)
         yield from grids(group)
@@ -62,12 +64,25 @@ def _misfits(cases: Sequence[Case], told: SensorCard) -> Iterator[Finding]:
     strange = [c for c in cases if not c.found and not c.is_classes and not _has_error(c)]
     for case in strange:
         text = f"no band of sensor `{told.name}` is there by name ({_names(case)})"
+        if case.is_of_another_product and case.look.found.product is not None:
+            text = f"sensor `{told.name}` does not read the product {case.look.found.product.name}"
         fix = f"--sensor {case.guess.card}" if case.guess else "give another file"
         refused = case.look.path == case.look.found.given or len(strange) == len(cases)
         severity, code = ("error", "missing-bands") if refused else ("note", "not-used")
         finding = Finding(severity, code, text, fix)  # type: ignore[arg-type]
         case.findings.append(finding)
     yield from ()
+
+
+def _excuse_empty(group: Sequence[Case]) -> None:
+    """A date without a valid pixel is masked and no error, where others have some."""
+    if not any(case.look.sample.valid for case in group):
+        return
+    for case in group:
+        case.findings = [
+            replace(finding, severity="warning") if finding.code == "nothing-valid" else finding
+            for finding in case.findings
+        ]
 
 
 def _has_error(case: Case) -> bool:
@@ -139,14 +154,16 @@ def _tried(
 
     Pictures of several cards go together where one of the cards takes them all.
     """
-    counts = Counter(case.guess.card for case in layer if case.guess)
+    telling = [c for c in layer if c.look.sample.valid] or layer  # the values say nothing of others
+    counts = Counter(case.guess.card for case in telling if case.guess)
     mixed = len({name.removesuffix("_n0400") for name in counts}) < len(counts)
     if mixed and not is_scaled([case for case in layer if case.guess]):
         return None, [], []  # digital numbers that differ by 1000
     picture = mixed or all(SENSORS[name].modality == "hr" for name in counts)
     tried: list[Finding] = []
     for card, _ in counts.most_common():
-        files = [c for c in layer if picture or c.guess is None or c.guess.card == card]
+        others = [c for c in telling if c.guess and c.guess.card != card and not picture]
+        files = [c for c in layer if c not in others]
         tried = try_layer(files, card, cases)
         if not any(finding.severity == "error" for finding in tried):
             return card, files, tried

@@ -52,7 +52,7 @@ def judge(
         guess = _named(look, guess, card)
         if guess is not None and names is not None and look.names == tuple(names):
             guess = replace(guess, bands=tuple(names))
-        case = Case(look, place, guess, card)
+        case = Case(look, place, guess, card, told is not None)
         case.findings += structure(look)
         if not case.is_out:
             case.findings += _judged(case, offset if offset.is_certain else seen_offset(together))

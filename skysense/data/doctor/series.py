@@ -41,6 +41,8 @@ class Case:
     guess: Guess | None
     card: SensorCard | None
     """The card it is read with: as told, else as guessed."""
+    told: bool = False
+    """The user named the card."""
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -52,7 +54,18 @@ class Case:
     @property
     def found(self) -> dict[str, int]:
         """The card's bands in the file."""
-        return used(self.look, self.card, self.names) if self.card else {}
+        if self.card is None or self.is_of_another_product:
+            return {}
+        return used(self.look, self.card, self.names)
+
+    @property
+    def is_of_another_product(self) -> bool:
+        """Its product is of another card than was told, so that the readers leave it out."""
+        product = self.look.found.product
+        if not self.told or self.card is None or product is None or not product.cards:
+            return False
+        same = SENSORS[product.cards[0]].modality == self.card.modality
+        return same and self.card.name not in product.cards
 
     @property
     def is_classes(self) -> bool:

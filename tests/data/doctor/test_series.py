@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skysense.data.doctor import examine
+from skysense.data.doctor import examine, first_errors
 
 
 def codes(report):
@@ -198,6 +198,29 @@ def test_product_whose_offset_is_not_known(scene):
     report = examine([path])
     assert codes(report) == [("offset-unknown", "note")]
     assert report.files[0].guess.card == "s2_l2a"
+
+
+def test_products_of_another_card_in_a_folder(scene, tmp_path):
+    """The readers pass over Landsat beside Sentinel-2, so it must not stop them."""
+    scene("s2_l2a", "folder/a_20240615.tif")
+    landsat = scene("landsat_c2_l2", "folder/LC08_L2SP_039037_20240616_20240620_02_T1_SR.tif")
+    report = examine([tmp_path / "folder"], sensor="s2_l2a")
+    assert codes(report) == [("not-used", "note")]
+    assert first_errors([tmp_path / "folder"], "s2_l2a") == []
+    (finding,) = first_errors([landsat], "s2_l2a")
+    assert finding.code == "missing-bands"
+    assert "does not read the product LC08_L2SP" in finding.message
+
+
+def test_empty_date_among_others_is_no_error(scene):
+    def empty(facts):
+        facts.update(pixels=facts["pixels"] * 0, nodata=0)
+
+    files = [scene("s2_l2a", "a_20240615.tif"), scene("s2_l2a", "b_20240625.tif", empty)]
+    report = examine(files)
+    assert codes(report) == [("nothing-valid", "warning")]
+    assert first_errors(files, "s2_l2a") == []
+    assert str(files[1]) in report.commands[0]
 
 
 def test_what_the_reader_refuses_is_an_error(scene, monkeypatch):
