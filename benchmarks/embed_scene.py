@@ -27,9 +27,9 @@ from skysense.sample import collate
 BATCH = 4
 
 
-def peak_megabytes(scene: Path, output: Path, model: str) -> float:
+def peak_megabytes(scene: Path, output: Path, model: str, *options: str) -> float:
     """Peak resident memory of `skysense embed` in a process of its own."""
-    command = [sys.executable, "-m", "skysense", "embed", "-q", "--model", model]
+    command = [sys.executable, "-m", "skysense", "embed", "-q", "--model", model, *options]
     code = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"

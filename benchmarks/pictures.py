@@ -133,7 +133,7 @@ def feature_maps(model: Model, path: Path) -> None:
     for name, own in (("random weights", twin), ("trained", model)):
         folder, look = own.save(work / name.split()[0]), work / f"{name.split()[0]}.png"
         command = ["embed", str(cut), "--model", str(folder), "--quicklook", str(look), "--quiet"]
-        command += ["-o", str(work / "map.tif"), "--schedule", "hr=merge,keep,keep"]
+        command += ["-o", str(work / "map.tif"), "--merge-schedule", "hr=merge,keep,keep"]
         subprocess.run([sys.executable, "-W", "ignore", "-m", "skysense", *command], check=True)
         pictures[name] = plt.imread(look)
     figure, rows = plt.subplots(1, 2, figsize=(18, 5))

@@ -62,13 +62,13 @@ def main() -> None:
     write_scene(place, make_scene(size=128))
     # The folder holds all three modalities; each option picks the files that fit its sensor.
     layers = ("--hr", place / "hr.tif", "--s2", place, "--s1", place)
-    made.append(embed("synthetic_triple", *layers, "--schedule", "hr=merge,keep,keep"))
+    made.append(embed("synthetic_triple", *layers, "--merge-schedule", "hr=merge,keep,keep"))
     scene = real_scene()
     if scene is None:
         print("the real scene could not be fetched: only the synthetic place was embedded")
     else:
         # Merging once instead of three times: cells of 8 pixels, not 32.
-        made.append(embed("san_francisco_bay", scene, "--schedule", "hr=merge,keep,keep"))
+        made.append(embed("san_francisco_bay", scene, "--merge-schedule", "hr=merge,keep,keep"))
     for target, picture in made:
         print(f"\nfeature map  {target.resolve()}\nquicklook    {picture.resolve()}")
 

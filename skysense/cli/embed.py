@@ -1,27 +1,23 @@
 """`skysense embed`: GeoTIFFs to a georeferenced feature map."""
 
 import time
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from skysense.cli.inputs import (
+    Budget,
+    Stage,
+    check_not_among,
+    check_sound,
+    gather_inputs,
+    parse_bands,
+    parse_box,
+    parse_schedules,
+)
 from skysense.cli.options import check_folder, processes, progress_bar, terse_warnings
-
-if TYPE_CHECKING:
-    from skysense.models.encoder import Schedule
-
-
-class Stage(StrEnum):
-    """What is mapped."""
-
-    fused = "fused"
-    one = "1"
-    two = "2"
-    three = "3"
-    four = "4"
 
 
 class EngineName(StrEnum):
@@ -118,8 +114,16 @@ def embed(
     schedule: Annotated[
         list[str] | None,
         typer.Option(
-            "--schedule",
+            "--merge-schedule",
             help="Patch merging of a modality, e.g. hr=merge,merge,keep: finer maps, more work.",
+        ),
+    ] = None,
+    budget: Annotated[
+        Budget | None,
+        typer.Option(
+            "--budget",
+            help="Merging schedule of hr by cost: cells of 32 (fast), 16 (balanced) or 8 pixels.",
+            show_default="the model's own",
         ),
     ] = None,
     tile: Annotated[
@@ -153,6 +157,12 @@ def embed(
         bool,
         typer.Option(
             "--keep-clouds", help="Do not drop what SCL, QA_PIXEL or a cloud_mask calls cloud."
+        ),
+    ] = False,
+    unchecked: Annotated[
+        bool,
+        typer.Option(
+            "--unchecked", help="Do not look for what `skysense doctor` calls an error first."
         ),
     ] = False,
     engine: Annotated[
@@ -196,22 +206,26 @@ def embed(
     from skysense.inference.stores import weights_hash
 
     named = {"hr": hr, "s2": s2, "s1": s1}
-    given, cards = _inputs(inputs or [], named, sensor or [], stac is not None)
+    given, cards = gather_inputs(inputs or [], named, sensor or [], stac is not None)
     _check_paths(output, quicklook, [path for paths in given.values() for path in paths])
-    schedules = None if stac else _schedules(schedule or [], list(given))
+    asked = schedule or [], budget
+    schedules = None if stac else parse_schedules(*asked, list(given))
+    names = parse_bands(bands or [], list(given))
     with processes(device) as device, terse_warnings(quiet):
         scene = open_inputs(
             given,
             cards,
-            _band_names(bands or [], list(given)),
+            names,
             stac=stac,
-            bbox=_box(bbox),
+            bbox=parse_box(bbox),
             dates=dates,
             collections=collection,
             max_cloud=max_cloud,
         )
-        schedules = schedules or _schedules(schedule or [], list(scene.layers))
-        _check_not_among(output, scene.files)  # those of a folder are known now
+        schedules = schedules or parse_schedules(*asked, list(scene.layers))
+        check_not_among(output, scene.files)  # those of a folder are known now
+        if not unchecked:
+            check_sound(given, cards, names)
         loaded = load(model, "cpu" if engine is EngineName.ray else device)
         weights = weights_hash(loaded)
         if engine is EngineName.local:
@@ -244,42 +258,6 @@ def embed(
             typer.echo(f"{quicklook}: scene (left) and first three principal components (right)")
 
 
-def _box(text: str | None) -> list[float] | None:
-    """`west,south,east,north` to numbers."""
-    try:
-        return None if text is None else [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--bbox {text}: expected west,south,east,north in degrees") from None
-
-
-def _inputs(
-    positional: list[Path],
-    named: dict[str, list[Path] | None],
-    sensors: list[str],
-    more: bool = False,
-) -> tuple[dict[str, list[Path]], dict[str, str]]:
-    """Files of each modality, and the sensor cards that were named; `more` comes from a catalog."""
-    from skysense.sensors import get_sensor
-
-    chosen = {get_sensor(name).modality: name for name in sensors}
-    if len(chosen) != len(sensors):
-        raise ValueError("two `--sensor` cards are of the same modality")
-    given = {key: list(paths) for key, paths in named.items() if paths}
-    if positional:
-        if len(sensors) > 1 or len(given) > 0:
-            raise ValueError(
-                "files without an option go with one `--sensor`; name modalities with --hr, "
-                "--s2, --s1"
-            )
-        given[next(iter(chosen), "hr")] = positional
-    if not given and not more:
-        raise ValueError("no input: give GeoTIFFs with --sensor, or --hr, --s2, --s1, or --stac")
-    for key in chosen:
-        if key not in given and not more:
-            raise ValueError(f"`--sensor {chosen[key]}` is {key}, but no {key} input is given")
-    return given, {str(key): name for key, name in chosen.items()}
-
-
 def _check_paths(output: Path, quicklook: Path | None, inputs: list[Path]) -> None:
     """Refuse outputs of another kind, that are no PNG, a folder, an input, or not writable."""
     from skysense.inference.stores import STORE_SUFFIXES
@@ -291,52 +269,5 @@ def _check_paths(output: Path, quicklook: Path | None, inputs: list[Path]) -> No
             raise ValueError(f"{path}: the output's name must end in {' or '.join(kinds)}")
         if path.is_dir() and path.suffix not in STORE_SUFFIXES:
             raise ValueError(f"{path} is a folder; give the name of a file")
-        _check_not_among(path, inputs)
+        check_not_among(path, inputs)
         check_folder(path)
-
-
-def _check_not_among(output: Path, inputs: Iterable[Path]) -> None:
-    """Refuse to overwrite an input."""
-    if output.resolve() in {path.resolve() for path in inputs}:
-        raise ValueError(f"{output} is an input; choose another output")
-
-
-def _schedules(texts: list[str], modalities: list[str]) -> "dict[str, Schedule] | None":
-    """`hr=merge,merge,keep` to a schedule."""
-    schedules: dict[str, Any] = {}
-    for text in texts:
-        key, _, listed = (part.strip() for part in text.partition("="))
-        modes = tuple(mode.strip() for mode in listed.split(","))
-        if len(modes) != 3 or not set(modes) <= {"merge", "keep"}:
-            raise ValueError(
-                f"--schedule {text}: expected a modality and three of merge and keep, such as "
-                f"{modalities[0]}=merge,merge,keep"
-            )
-        _check_key("--schedule", text, key, modalities, schedules)
-        schedules[key] = modes
-    return schedules or None
-
-
-def _check_key(
-    option: str, text: str, key: str, modalities: list[str], have: dict[str, Any]
-) -> None:
-    """Refuse a setting of a modality that is not given, or set twice."""
-    if key not in modalities:
-        raise ValueError(
-            f"{option} {text}: {key or 'nothing'} is not among the inputs ({', '.join(modalities)})"
-        )
-    if key in have:
-        raise ValueError(f"{option} is given twice for {key}")
-
-
-def _band_names(texts: list[str], modalities: list[str]) -> dict[str, list[str]]:
-    """`VV,VH` or `s1=VV,VH` to band names of a modality."""
-    names: dict[str, list[str]] = {}
-    for text in texts:
-        key, equals, listed = text.rpartition("=")
-        if not equals and len(modalities) > 1:
-            raise ValueError(f"--bands {text}: say whose bands, e.g. {modalities[0]}={text}")
-        key = key.strip() if equals else modalities[0]
-        _check_key("--bands", text, key, modalities, names)
-        names[key] = [name.strip() for name in listed.split(",")]
-    return names

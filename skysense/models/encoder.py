@@ -13,6 +13,13 @@ from skysense.sample import Batch
 
 Schedule = tuple[MergeMode, MergeMode, MergeMode]
 Schedules = Mapping[str, Schedule] | None
+BUDGETS: dict[str, Schedule] = {
+    "fast": ("merge", "merge", "merge"),
+    "balanced": ("merge", "merge", "keep"),
+    "fine": ("merge", "keep", "keep"),
+}
+"""Schedules of `hr` by what they cost: cells of 32, 16 and 8 pixels with patches of 4. What each
+costs and is worth: `benchmarks/merge_schedule.py`. Source: the paper's table of schedules."""
 
 
 class UntrainedModelWarning(UserWarning):

@@ -70,7 +70,9 @@ def test_ways_to_name_many_files(embed, files):
     [
         (("--stage", "1"), (32, 24, 16)),
         (("--stage", "4"), (256, 3, 2)),
-        (("--schedule", "hr=merge, merge, keep"), (64, 6, 4)),
+        (("--merge-schedule", "hr=merge, merge, keep"), (64, 6, 4)),
+        (("--budget", "fast"), (64, 3, 2)),
+        (("--budget", "fine"), (64, 12, 8)),
         (("--tile", "32", "--overlap", "0"), (64, 3, 2)),
         (("--tile", "64", "--overlap", "32"), (64, 3, 2)),
         (("--batch-size", "1"), (64, 3, 2)),
@@ -125,10 +127,18 @@ def test_clouds_are_kept_on_request(embed, raster, refused):
         (("--tile", "64", "--overlap", "64"), "overlap 64 must lie between 0 and half a tile (32)"),
         (("--batch-size", "0"), "--batch-size"),
         (("--batch-size", "many"), "--batch-size"),
-        (("--schedule", "hr=merge,merge"), "three of merge and keep, such as hr=merge,merge,keep"),
-        (("--schedule", "hr"), "expected a modality and three of merge and keep"),
-        (("--schedule", "s1=keep,keep,keep"), "s1 is not among the inputs (hr)"),
-        (("--schedule", "hr=keep,keep,keep", "--schedule", "hr=keep,keep,keep"), "given twice"),
+        (
+            ("--merge-schedule", "hr=merge,merge"),
+            "three of merge and keep, such as hr=merge,merge,keep",
+        ),
+        (("--merge-schedule", "hr"), "expected a modality and three of merge and keep"),
+        (("--merge-schedule", "s1=keep,keep,keep"), "s1 is not among the inputs (hr)"),
+        (
+            ("--merge-schedule", "hr=keep,keep,keep", "--merge-schedule", "hr=keep,keep,keep"),
+            "given twice",
+        ),
+        (("--budget", "huge"), "'huge' is not one of"),
+        (("--budget", "fine", "--merge-schedule", "hr=keep,keep,keep"), "give one of them"),
         (("--bands", "R,G"), "image.tif: has 3 bands, but 2 names were given"),
         (("--bands", "R,G,X"), "needs B, not found by name in: image.tif has 3 bands: 1=R, 2=G"),
         (("--bands", "R,R,B"), "2 bands claim to be R"),
@@ -272,17 +282,17 @@ def bad(request, raster, tmp_path):
         ("missing", "bad.tif: there is no such file"),
         ("text", "bad.tif: cannot be read as a raster"),
         ("empty", "bad.tif: cannot be read as a raster"),
-        ("cut", "bad.tif: is truncated or damaged"),
+        ("cut", "bad.tif: is damaged"),
         ("cut header", "bad.tif: cannot be read as a raster"),
         ("no crs", "bad.tif: has no coordinate reference system; assign it first"),
         ("no geotransform", "bad.tif: has no geotransform"),
         ("nonsense geotransform", "bad.tif: the geotransform"),
         ("two bands", "sensor `rgb8` needs B, not found by name in: bad.tif has 2 bands"),
         ("nameless bands", "5 bands: 1=(no name), 2=(no name)"),
-        ("all nodata", "no valid pixel"),
-        ("all NaN", "no valid pixel"),
+        ("all nodata", "bad.tif: every pixel is nodata"),
+        ("all NaN", "bad.tif: every pixel is nodata"),
         ("complex", "bad.tif: holds complex numbers (complex64); give backscatter"),
-        ("too large", "bad.tif: the median value is 1e+12 8-bit brightness"),
+        ("too large", "bad.tif: the median is 1e+12"),
         ("empty folder", "bad.tif: this folder holds no raster"),
     ],
     indirect=["bad"],
@@ -295,11 +305,21 @@ def test_wrong_units(refused, embed, raster):
     digital = np.random.default_rng(0).integers(200, 3000, (10, 16, 16)).astype(np.int16)
     fine = raster("dn.tif", digital - 300, ALL)  # a few are below zero
     assert embed("--s2", fine).exit_code == 0
-    refused("--s2", fine, "--sensor", "s2", match="dn.tif: the median value is", output="x.tif")
+    refused("--s2", fine, "--sensor", "s2", match="fix: --sensor s2_l2a", output="x.tif")
     negative = raster("neg.tif", digital - 5000, ALL)
-    refused("--s2", negative, match="the scaling does not fit", output="x.tif")
+    refused("--s2", negative, match="neg.tif: the median is", output="x.tif")
     power = raster("power.tif", np.full((2, 16, 16), 1000, np.float32), ("VV", "VH"))
-    refused("--s1", power, match="expected between", output="x.tif")
+    refused("--s1", power, match="power.tif: ", output="x.tif")
+
+
+def test_the_reader_refuses_what_went_unchecked(refused, raster):
+    digital = np.random.default_rng(0).integers(200, 3000, (10, 16, 16)).astype(np.int16)
+    negative = raster("neg.tif", digital - 5000, ALL)
+    refused("--s2", negative, "--unchecked", match="the scaling does not fit", output="x.tif")
+    power = raster("power.tif", np.full((2, 16, 16), 1000, np.float32), ("VV", "VH"))
+    refused("--s1", power, "--unchecked", match="expected between", output="x.tif")
+    nothing = raster("none.tif", np.zeros((3, 64, 64), np.uint8), nodata=0)
+    refused(nothing, "--unchecked", match="no valid pixel", output="x.tif")
 
 
 def test_rasters_that_do_not_overlap(refused, image, raster):
