@@ -32,7 +32,7 @@ app.command()(doctor)
 app.command()(convert)
 app.command()(pretrain)
 app.command()(evaluate)
-app.command("map")(make_map)
+app.command("map", cls=ManyValues)(make_map)
 app.add_typer(shards, name="shards")
 app.command()(info)
 

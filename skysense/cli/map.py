@@ -1,15 +1,25 @@
 """`skysense map`: a scene and a handful of labels to a class map, or to clusters."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skysense.cli.embed import Stage
+from skysense.cli.inputs import (
+    Budget,
+    Stage,
+    check_not_among,
+    check_sound,
+    gather_inputs,
+    parse_bands,
+    parse_box,
+    parse_schedules,
+)
 from skysense.cli.options import check_folder, pick_device, progress_bar, terse_warnings
 
 if TYPE_CHECKING:
@@ -26,14 +36,14 @@ class HeadKind(StrEnum):
 
 def make_map(
     scene: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
-            metavar="SCENE...",
-            help="A feature map of `skysense embed`; or imagery of the sensor named by --sensor "
-            "(files or a folder), which is embedded first.",
+            metavar="[SCENE]...",
+            help="Features of `skysense embed` (.tif, .zarr, .parquet, .lance); or imagery of the "
+            "sensor named by --sensor (files, folders, archives), which is embedded first.",
             show_default=False,
         ),
-    ],
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -91,22 +101,71 @@ def make_map(
     ] = None,
     features: Annotated[
         Path | None,
-        typer.Option("--features", help="Keep the features of imagery in this GeoTIFF."),
+        typer.Option(
+            "--features", help="Keep the features of imagery here: .tif, .zarr, .parquet, .lance."
+        ),
+    ] = None,
+    hr: Annotated[
+        list[Path] | None, typer.Option("--hr", help="High-resolution image (files or folder).")
+    ] = None,
+    s2: Annotated[
+        list[Path] | None,
+        typer.Option("--s2", help="Sentinel-2: all files of all dates, or a folder."),
+    ] = None,
+    s1: Annotated[
+        list[Path] | None,
+        typer.Option("--s1", help="Sentinel-1: all files of all dates, or a folder."),
+    ] = None,
+    stac: Annotated[
+        str | None,
+        typer.Option(
+            "--stac", help="STAC API, catalog, item collection or item (URL or file) to read from."
+        ),
+    ] = None,
+    bbox: Annotated[
+        str | None,
+        typer.Option("--bbox", help="Of imagery: the ground, west,south,east,north in degrees."),
+    ] = None,
+    dates: Annotated[
+        str | None,
+        typer.Option("--dates", help="Of imagery, days: 2021, 2021-06, or 2021-03-01/2021-10."),
+    ] = None,
+    collection: Annotated[
+        list[str] | None,
+        typer.Option("--collection", help="Collection of the STAC source; takes several."),
+    ] = None,
+    max_cloud: Annotated[
+        float | None,
+        typer.Option("--max-cloud", help="Leave out dates with a greater share of clouds (0...1)."),
     ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Of imagery: name, folder or hub id.")
     ] = "v2_nano",
     sensor: Annotated[
-        str, typer.Option("--sensor", help="Of imagery: its sensor card (see `skysense info`).")
-    ] = "rgb8",
+        list[str] | None,
+        typer.Option(
+            "--sensor",
+            help="Sensor card of imagery; once a modality. Defaults: hr rgb8, s2 s2_l2a, s1 s1.",
+        ),
+    ] = None,
     bands: Annotated[
-        str | None,
-        typer.Option("--bands", help="Of imagery that does not name its bands: B2,B3,..."),
+        list[str] | None,
+        typer.Option(
+            "--bands", help="Of imagery that does not name its bands: B2,B3,... or s1=VV,VH."
+        ),
     ] = None,
     stage: Annotated[
         Stage,
         typer.Option("--stage", help="Of imagery: which features; 1 has the finest cells."),
     ] = Stage.fused,
+    budget: Annotated[
+        Budget | None,
+        typer.Option(
+            "--budget",
+            help="Of hr imagery: cells of 32 (fast), 16 (balanced) or 8 pixels (fine).",
+            show_default="the model's own",
+        ),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Of imagery: images at a time.")
     ] = 4,
@@ -115,7 +174,15 @@ def make_map(
     ] = "auto",
     keep_clouds: Annotated[
         bool,
-        typer.Option("--keep-clouds", help="Do not drop what the SCL band calls cloud or shadow."),
+        typer.Option(
+            "--keep-clouds", help="Do not drop what SCL, QA_PIXEL or a cloud_mask calls cloud."
+        ),
+    ] = False,
+    unchecked: Annotated[
+        bool,
+        typer.Option(
+            "--unchecked", help="Do not look for what `skysense doctor` calls an error first."
+        ),
     ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of folds, head and clusters.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -127,22 +194,32 @@ def make_map(
 
     skysense map scene.tif --labels points.geojson -o landcover.tif --picture landcover.png
 
-    skysense map features.tif --clusters 8 -o clusters.tif
+    skysense map --hr aerial.tif --s2 s2_folder --labels points.geojson -o landcover.tif
+
+    skysense map features.zarr --clusters 8 -o clusters.tif
     """
-    from skysense.tasks.mapping import check_outputs, is_feature_map, read_labels
+    from skysense.tasks.mapping import check_outputs, read_labels
 
     _check(labels, clusters, block)
-    inputs = [*scene, *([labels] if labels else [])]
+    named = {"hr": hr, "s2": s2, "s1": s1}
+    scenes = [path for paths in (scene, *named.values()) for path in paths or []]
+    inputs = [*scenes, *([labels] if labels else [])]
     files = check_outputs(output, picture, metrics, inputs, with_confidence=labels is not None)
-    _check_folders([*files.maps, files.metrics, files.picture], features, inputs)
+    outputs = [path for path in (*files.maps, files.metrics, files.picture) if path]
+    _check_folders(outputs, features, inputs)
     with terse_warnings(quiet):
         known = read_labels(labels, class_field, crs, layer) if labels else None
-        given = len(scene) == 1 and is_feature_map(scene[0])
-        if given and features is not None:
-            raise ValueError(f"{scene[0]} is a feature map already; leave --features out")
-        imagery = _Imagery(scene, model, sensor, bands, stage, batch_size, device, not keep_clouds)
+        search = {"stac": stac, "bbox": bbox, "dates": dates, "collection": collection}
+        others = {**named, **search, "max-cloud": max_cloud, "features": features}
+        source: Path | _Imagery | None = _given(scene or [], others)
+        if source is None:
+            given, cards = gather_inputs(scene or [], named, sensor or [], stac is not None)
+            names = parse_bands(bands or [], list(given))
+            query = _Query(stac, parse_box(bbox), dates, collection, max_cloud)
+            how = (model, stage, budget, batch_size, device, not keep_clouds, not unchecked)
+            source = _Imagery(given, cards, names, query, *how)
         settings: dict[str, Any] = {"picture": picture, "metrics": metrics, "seed": seed}
-        with _features(None if given else imagery, scene[0], features, output, known, quiet) as at:
+        with _features(source, features, outputs, known, quiet) as at:
             if known is not None:
                 settings |= {"head": head.value, "folds": folds, "block": block}
             result = _map(at, known or clusters or 0, output, settings, quiet)
@@ -150,68 +227,109 @@ def make_map(
         _print(result, picture)
 
 
+@dataclass(frozen=True)
+class _Query:
+    """Which imagery: of a STAC source, or of the files."""
+
+    stac: str | None
+    """API, catalog, item collection or item."""
+    bbox: list[float] | None
+    """Ground, in degrees."""
+    dates: str | None
+    """Days."""
+    collections: list[str] | None
+    """Of the STAC source."""
+    max_cloud: float | None
+    """Share of clouds that a date may have."""
+
+
+@dataclass(frozen=True)
 class _Imagery:
     """Imagery and how to embed it."""
 
-    def __init__(
-        self,
-        paths: list[Path],
-        model: str,
-        sensor: str,
-        bands: str | None,
-        stage: Stage,
-        batch_size: int,
-        device: str,
-        mask_clouds: bool,
-    ) -> None:
-        self.paths, self.model, self.sensor = paths, model, sensor
-        self.bands = [name.strip() for name in bands.split(",")] if bands else None
-        self.level = None if stage is Stage.fused else int(stage)
-        self.batch_size, self.device, self.mask_clouds = batch_size, device, mask_clouds
+    inputs: dict[str, list[Path]]
+    """Modality to files."""
+    cards: dict[str, str]
+    """Modality to sensor card, where one was named."""
+    bands: dict[str, list[str]]
+    """Modality to band names, where they were given."""
+    query: _Query
+    """A STAC source, and what is taken of it and of files."""
+    model: str
+    """Name, folder or hub id."""
+    stage: Stage
+    """Which features."""
+    budget: Budget | None
+    """How fine the cells of `hr` are."""
+    batch_size: int
+    """Images at a time."""
+    device: str
+    """Where to compute."""
+    mask_clouds: bool
+    """Drop clouds."""
+    checked: bool
+    """Refuse what the doctor finds an error in."""
 
-    def embed(self, output: Path, known: "LabelSet | None", quiet: bool) -> None:
-        """Write the feature map; labels that miss it are an error before the work begins."""
-        from skysense.data.scene import open_scene
+    def embed(self, output: Path, taken: list[Path], known: "LabelSet | None", quiet: bool) -> None:
+        """Write the feature map; labels that miss it are an error before the work begins.
+
+        Args:
+            output: feature map to make.
+            taken: further files that will be written.
+            known: labels.
+            quiet: without a bar.
+        """
+        from skysense.data.stac import open_inputs
         from skysense.hub import load, pack
         from skysense.inference.embed import EmbedOptions, embed_scene
         from skysense.inference.plan import make_plan
-        from skysense.sensors import get_sensor
+        from skysense.inference.stores import weights_hash
         from skysense.tasks.mapping import label_cells
 
-        key: str = get_sensor(self.sensor).modality
-        names = {key: self.bands} if self.bands else None
-        scene = open_scene({key: self.paths}, {key: self.sensor}, names)
-        loaded = pack(load(self.model, pick_device(self.device)))
-        plan = make_plan(loaded, scene, self.level)
+        scene = open_inputs(self.inputs, self.cards, self.bands, **vars(self.query))
+        for path in (output, *taken):
+            check_not_among(path, scene.files)  # those of a folder are known now
+        schedules = parse_schedules([], self.budget, list(scene.layers))
+        if self.checked:
+            check_sound(self.inputs, self.cards, self.bands)
+        loaded = load(self.model, pick_device(self.device))
+        weights = weights_hash(loaded)
+        loaded = pack(loaded)
+        level = None if self.stage is Stage.fused else int(self.stage)
+        plan = make_plan(loaded, scene, level, schedules)
         if known is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what is left out is said when it is mapped
                 label_cells(known, plan.grid)
-        options = EmbedOptions(self.batch_size, mask_clouds=self.mask_clouds)
+        options = EmbedOptions(
+            self.batch_size,
+            schedule=schedules,
+            mask_clouds=self.mask_clouds,
+            weights=weights,
+        )
         with progress_bar("embedding", "tiles", plan.tiling.count, quiet) as advance:
             embed_scene(loaded, scene, plan, output, options, advance)
 
 
 @contextmanager
 def _features(
-    imagery: _Imagery | None,
-    given: Path,
+    source: "Path | _Imagery",
     kept: Path | None,
-    output: Path,
+    outputs: list[Path],
     known: "LabelSet | None",
     quiet: bool,
 ) -> Iterator[Path]:
-    """The feature map: the one given, one to keep, or one that goes at the end."""
+    """The features: those given, some to keep, or some that go at the end."""
     from skysense.tasks.mapping.output import working_folder
 
-    if imagery is None:
-        yield given
+    if isinstance(source, Path):
+        yield source
     elif kept is not None:
-        imagery.embed(kept, known, quiet)
+        source.embed(kept, outputs, known, quiet)
         yield kept
     else:
-        with working_folder(output.with_name(f"{output.name}.features")) as folder:
-            imagery.embed(folder / "features.tif", known, quiet)
+        with working_folder(outputs[0].with_name(f"{outputs[0].name}.features")) as folder:
+            source.embed(folder / "features.tif", outputs, known, quiet)
             yield folder / "features.tif"
 
 
@@ -223,9 +341,9 @@ def _map(
     quiet: bool,
 ) -> "MapResult":
     """Map classes by labels, or so many clusters."""
-    from skysense.tasks.mapping import FeatureMap, map_classes, map_clusters
+    from skysense.tasks.mapping import map_classes, map_clusters, open_features
 
-    with FeatureMap(features) as source:
+    with open_features(features) as source:
         windows = len(source.windows())
     passes = 2 if isinstance(what, int) else 1
     with progress_bar("mapping", "windows", passes * windows, quiet) as advance:
@@ -242,18 +360,47 @@ def _check(labels: Path | None, clusters: int | None, block: float | None) -> No
         raise ValueError(f"--block {block:g}: expected metres above 0")
 
 
-def _check_folders(outputs: list[Path | None], kept: Path | None, inputs: list[Path]) -> None:
+def _given(scene: list[Path], others: Mapping[str, object]) -> Path | None:
+    """The features given instead of imagery; `None` if it is imagery.
+
+    Args:
+        scene: files without an option.
+        others: options that go with imagery alone.
+
+    Raises:
+        ValueError: no such file, or options of imagery beside features.
+    """
+    from skysense.tasks.mapping import holds_features, is_store
+
+    store = next((path for path in scene if is_store(path)), None)
+    if store is not None and len(scene) > 1:
+        raise ValueError(f"{store} is a store of features; give it alone")
+    if len(scene) != 1 or not holds_features(scene[0]):
+        return None
+    for name, value in others.items():
+        if value is not None and value != []:
+            raise ValueError(f"{scene[0]} is a feature map already; leave --{name} out")
+    return scene[0]
+
+
+def _check_folders(outputs: list[Path], kept: Path | None, inputs: list[Path]) -> None:
     """Refuse folders that cannot be written to, and features over another file."""
-    for path in (*outputs, kept):
-        if path is not None:
-            check_folder(path)
+    from skysense.inference.stores import STORE_SUFFIXES, check_store
+
+    for path in outputs:
+        check_folder(path)
     if kept is None:
         return
-    if kept.suffix.lower() not in (".tif", ".tiff"):
-        raise ValueError(f"--features {kept}: the name must end in .tif or .tiff")
-    others = {path.resolve() for path in (*outputs, *inputs) if path is not None}
-    if kept.is_dir() or kept.resolve() in others:
-        raise ValueError(f"--features {kept} is an input, another output or a folder")
+    check_folder(kept)
+    if kept.suffix in STORE_SUFFIXES:
+        check_store(kept)
+    elif kept.suffix.lower() not in (".tif", ".tiff"):
+        kinds = ", ".join((".tif", *STORE_SUFFIXES))
+        raise ValueError(f"--features {kept}: the name must end in one of {kinds}")
+    elif kept.is_dir():
+        raise ValueError(f"--features {kept} is a folder")
+    if kept.resolve() in {path.resolve() for path in (*outputs, *inputs)}:
+        raise ValueError(f"--features {kept} is an input or another output")
 
 
 def _print(result: "MapResult", picture: Path | None) -> None:

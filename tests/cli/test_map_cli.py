@@ -124,6 +124,116 @@ def test_features_can_be_kept_and_used_again(make_map, two_sided, labels, output
     assert output.read_bytes() == first
 
 
+@pytest.fixture
+def store(make_map, two_sided, tmp_path):
+    """`store(suffix) -> Path` of the features of `two_sided`, as a run that keeps them makes it."""
+
+    def make(suffix):
+        path = tmp_path / "kept" / f"features{suffix}"
+        imagery = (two_sided, "-m", "v2_tiny", "--stage", "1", "--features", path)
+        result = make_map(*imagery, "--clusters", "2", "-q")
+        assert (result.exit_code, result.output) == (0, "")
+        return path
+
+    return make
+
+
+def test_stores_give_what_the_geotiff_gives(make_map, store, labels, output):
+    for extra in ("zarr", "pyarrow", "lancedb"):
+        pytest.importorskip(extra, reason="the extras `stores` and `search` are not installed")
+    maps = {}
+    for suffix in (".tif", ".zarr", ".parquet", ".lance"):
+        path = store(suffix)
+        result = make_map(path, "--labels", labels, "-q")
+        assert (result.exit_code, result.output) == (0, "")
+        with rasterio.open(output) as file:
+            tags = file.tags()
+        assert tags["FEATURES_MODEL"] == "v2_tiny"
+        assert json.loads(tags.pop("FEATURES_PROVENANCE"))["weights"] != "unknown"
+        maps[suffix] = (read(output).tolist(), tags)
+    assert all(own == maps[".tif"] for own in maps.values())
+
+
+def test_several_modalities_are_those_of_embed(make_map, embed, files, output):
+    inputs = ["--hr", *files["hr"], "--s1", files["s1"][0].parent, "--s2", *files["s2"]]
+    cards = [word for card in ("rgb8", "s2_l2a", "s1") for word in ("--sensor", card)]
+    what = (*inputs, *cards, "--stage", "1")
+    assert embed(*what).exit_code == 0
+    assert make_map(embed.output, "--clusters", "3", "-q").exit_code == 0
+    expected = output.read_bytes()
+    result = make_map(*what, "-m", "v2_tiny", "--clusters", "3", "-q")
+    assert (result.exit_code, result.output) == (0, "")
+    assert output.read_bytes() == expected
+
+
+def test_a_budget_makes_finer_cells(make_map, files, output):
+    sides = []
+    for budget in ("fast", "fine"):
+        how = ("-m", "v2_tiny", "--budget", budget, "--clusters", "2", "-q")
+        assert make_map("--hr", *files["hr"], *how).exit_code == 0
+        with rasterio.open(output) as file:
+            sides.append(file.transform.a)
+    assert sides[0] == 4 * sides[1]
+
+
+def test_imagery_in_wrong_units_is_refused(refused, files, output, labels):
+    inputs = ("--s2", *files["s2"], "--sensor", "s2", "--labels", labels)
+    refused(*inputs, match="fix: --sensor s2_l2a")
+
+
+def test_days_of_a_series(make_map, files, output):
+    kept = output.with_name("kept.tif")
+    inputs = ("--s2", files["s2"][0].parent, "-m", "v2_tiny", "--stage", "1", "--clusters", "2")
+    assert make_map(*inputs, "--features", kept, "-q").exit_code == 0
+    with rasterio.open(kept) as file:
+        _, first, *others = file.tags()["SKYSENSE_S2"].split()
+    assert others
+    assert make_map(*inputs, "--features", kept, "--dates", first, "-q").exit_code == 0
+    with rasterio.open(kept) as file:
+        assert file.tags()["SKYSENSE_S2"].split()[1:] == [first]
+
+
+@pytest.fixture
+def item(raster, tmp_path):
+    """A STAC item of Sentinel-2 whose assets are files beside it, 16 x 16 pixels of 10 m."""
+    pytest.importorskip("pystac", reason="the extra `stac` is not installed")
+    keys = ["blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08"]
+    keys += ["swir16", "swir22"]
+    assets, rng = {}, np.random.default_rng(0)
+    for key in keys:
+        pixels = rng.integers(1100, 4000, (1, 16, 16)).astype(np.uint16)
+        raster(f"item/{key}.tif", pixels, (key,), nodata=0)
+        assets[key] = {"href": f"./{key}.tif", "type": "image/tiff", "roles": ["data"]}
+    west, south, east, north = 10.34, 48.19, 10.36, 48.21
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    path = tmp_path / "item" / "item.json"
+    facts = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "S2A_32UPU_20210615_0_L2A",
+        "collection": "sentinel-2-l2a",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "bbox": [west, south, east, north],
+        "properties": {"datetime": "2021-06-15T10:10:31Z", "platform": "sentinel-2a"},
+        "assets": assets,
+        "links": [],
+    }
+    path.write_text(json.dumps(facts))
+    return path
+
+
+def test_imagery_of_a_catalog(make_map, item, output):
+    kept = output.with_name("kept.tif")
+    what = ("--stac", item, "-m", "v2_tiny", "--stage", "1", "--clusters", "2", "-q")
+    result = make_map(*what, "--dates", "2021-06", "--features", kept)
+    assert (result.exit_code, result.output) == (0, "")
+    with rasterio.open(kept) as file:
+        assert file.tags()["SKYSENSE_S2"].endswith(" 2021-06-15")
+    result = make_map(*what, "--dates", "2020")
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_clusters(make_map, features, output):
     result = make_map(features, "--clusters", "2")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -211,8 +321,8 @@ def test_options_that_cannot_be(refused, features, labels, two_sided, tmp_path):
         ((features, "--labels", labels, "--picture", "p.jpg"), "must end in .png"),
         ((features, "--labels", labels, "--metrics", "m.txt"), "must end in .json"),
         ((features, "--labels", labels, "--features", "f.tif"), "is a feature map already"),
-        ((two_sided, "--labels", labels, "--features", "f.png"), "must end in .tif or .tiff"),
-        ((two_sided, "--labels", labels, "--features", two_sided), "is an input, another output"),
+        ((two_sided, "--labels", labels, "--features", "f.png"), "must end in one of .tif, .zarr"),
+        ((two_sided, "--labels", labels, "--features", two_sided), "is an input or another output"),
         ((features, "--labels", labels, "-o", features), "is an input; choose another output"),
         ((features, "--labels", labels, "-o", tmp_path), "the output's name must end in .tif"),
         ((features, "--labels", labels, "-o", labels / "a.tif"), "is a file, not a folder"),
@@ -220,6 +330,15 @@ def test_options_that_cannot_be(refused, features, labels, two_sided, tmp_path):
         ((two_sided, "--labels", labels, "--sensor", "rbg8"), "did you mean `rgb8`?"),
         ((two_sided, "--labels", labels, "-m", "v2_tinny"), "unknown model `v2_tinny`"),
         ((labels, "--labels", labels), "cannot be read as a raster"),
+        (("--labels", labels), "no input: give"),
+        (("--labels", labels, "--bands", "VV", "--stac", "c.json"), "is not among the inputs"),
+        ((features, "--labels", labels, "--stac", "c.json"), "leave --stac out"),
+        ((features, "--labels", labels, "--s2", two_sided), "leave --s2 out"),
+        ((features, "--labels", labels, "--max-cloud", "0.5"), "leave --max-cloud out"),
+        ((two_sided, "--labels", labels, "--bbox", "1,2,x"), "expected west,south,east,north"),
+        ((two_sided, "--labels", labels, "--collection", "c"), "give --stac as well"),
+        ((two_sided, two_sided.with_suffix(".zarr"), "--labels", labels), "give it alone"),
+        ((two_sided.with_suffix(".zarr"), "--labels", labels), "scene.zarr: there is no such"),
     ):
         refused(*arguments, match=match)
 

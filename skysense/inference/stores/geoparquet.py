@@ -2,7 +2,7 @@
 
 Columns: `geometry` (WKB), `bbox` (its covering), `row`, `col`, `date` (last acquisition day),
 `first_date`, `vector`. For int8 the scales are in the file's metadata, key `skysense`, under
-`storage.scale`, a number for each dimension.
+`storage.scale`, a number for each dimension; the map's cells are there under `grid`.
 
 Source: GeoParquet specification 1.1.0. Legend: D dimensions, N cells.
 """
@@ -148,7 +148,7 @@ def _schema(
             arrow.field("first_date", arrow.date32()),
             arrow.field("vector", vector_type(coding, source.channels), False),
         ],
-        metadata={"geo": geo, METADATA_KEY: source.provenance.text(coding.storage())},
+        metadata={"geo": geo, METADATA_KEY: source.provenance.text(coding.storage(), source.grid)},
     )
 
 

@@ -3,7 +3,8 @@
 Columns: `vector`, `lon`, `lat` (of the cell's centre, EPSG:4326), `row`, `col`, `date` (last
 acquisition day), `first_date`. The table `map` is the folder `map.lance`, and the folder that it
 lies in is the database: `lancedb.connect(folder).open_table("map")`. Provenance is in the metadata
-of the schema. There is no index: up to some hundred thousand vectors the search is quick without.
+of the schema, and the map's cells with it, under `grid`. There is no index: up to some hundred
+thousand vectors the search is quick without.
 
 Legend: N cells.
 """
@@ -108,7 +109,7 @@ def _schema(source: MapSource, coding: Coding) -> ArrowSchema:
             arrow.field("date", arrow.date32()),
             arrow.field("first_date", arrow.date32()),
         ],
-        metadata={METADATA_KEY: source.provenance.text(coding.storage())},
+        metadata={METADATA_KEY: source.provenance.text(coding.storage(), source.grid)},
     )
 
 

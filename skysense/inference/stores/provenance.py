@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skysense.geo import Grid
+
 METADATA_KEY = "skysense"
 """Name under which all stores keep it."""
 
@@ -61,18 +63,24 @@ class Provenance:
         except (TypeError, ValueError) as error:
             raise ValueError(f"the provenance of a map must be JSON: {error}") from None
 
-    def as_dict(self, storage: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def as_dict(
+        self, storage: Mapping[str, Any] | None = None, grid: Grid | None = None
+    ) -> dict[str, Any]:
         """It as plain JSON values.
 
         Args:
             storage: how the numbers are stored, added under `storage`.
+            grid: cells of the map, added under `grid` as `crs`, `transform` and `shape`, for
+                stores that have no other place for it.
         """
         facts = {"format": _FORMAT, **asdict(self)}
+        if grid is not None:
+            facts["grid"] = asdict(grid)
         return facts if storage is None else {**facts, "storage": dict(storage)}
 
-    def text(self, storage: Mapping[str, Any] | None = None) -> str:
-        """It as JSON in one line of ASCII, with sorted keys."""
-        return json.dumps(self.as_dict(storage), sort_keys=True, allow_nan=False)
+    def text(self, storage: Mapping[str, Any] | None = None, grid: Grid | None = None) -> str:
+        """It as JSON in one line of ASCII, with sorted keys; arguments as of `as_dict`."""
+        return json.dumps(self.as_dict(storage, grid), sort_keys=True, allow_nan=False)
 
 
 def make_provenance(

@@ -2,7 +2,9 @@
 
 `features` is `(time, band, y, x)`, or `(band, y, x)` where no date is known. It has one time: the
 last acquisition day, with the period in `time_bounds`. int8 has its scales as the coordinate
-`scale` along `band`, since `scale_factor` of CF is one number for a whole array.
+`scale` along `band`, since `scale_factor` of CF is one number for a whole array. The number of
+cells that hold a vector is in the group's attributes, at `skysense.storage.cells`: a chunk that is
+lost looks like one that is empty.
 
 Metadata are consolidated: Zarr v3 has no word for that yet, so zarr-python warns whoever writes it,
 but xarray warns whoever reads a store without.
@@ -59,10 +61,11 @@ def write_zarr(
     group = library.open_group(str(path), mode="w-", zarr_format=3)
     side = chunk_side(source.channels, np.dtype(coding.dtype).itemsize, window)
     leading = ("time", "band") if source.period else ("band",)
-    group.attrs.update(_group_attributes(source, coding))
+    group.attrs.update(_group_attributes(source))
     features = _features(group, source, coding, side, leading)
     _coordinates(group, source, coding)
     count = _fill(features, source, coding, side, progress)
+    group.attrs[METADATA_KEY] = source.provenance.as_dict({**coding.storage(), "cells": count})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata")
         library.consolidate_metadata(str(path), zarr_format=3)
@@ -141,13 +144,12 @@ def _fill(
     return count
 
 
-def _group_attributes(source: MapSource, coding: Coding) -> dict[str, Any]:
+def _group_attributes(source: MapSource) -> dict[str, Any]:
     """What is said of the whole store."""
     return {
         "Conventions": "CF-1.11",
         "title": f"feature map of {source.provenance.model}",
         **_geo_attributes(source.grid, whole=True),
-        METADATA_KEY: source.provenance.as_dict(coding.storage()),
     }
 
 

@@ -10,16 +10,22 @@ from skysense.tasks.mapping.cells import label_cells
 from skysense.tasks.mapping.features import FeatureMap, is_feature_map
 from skysense.tasks.mapping.labels import LabelSet, MapWarning, read_labels
 from skysense.tasks.mapping.mapping import MapResult, check_outputs, map_classes, map_clusters
+from skysense.tasks.mapping.opening import holds_features, is_store, open_features
+from skysense.tasks.mapping.sources import FeatureSource
 
 __all__ = [
     "FeatureMap",
+    "FeatureSource",
     "LabelSet",
     "MapResult",
     "MapWarning",
     "check_outputs",
+    "holds_features",
     "is_feature_map",
+    "is_store",
     "label_cells",
     "map_classes",
     "map_clusters",
+    "open_features",
     "read_labels",
 ]

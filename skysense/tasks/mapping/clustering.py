@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from skysense.tasks.mapping.features import FeatureMap
+from skysense.tasks.mapping.sources import FeatureSource
 
 FloatArray = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -38,9 +38,12 @@ class Clusters:
 
 
 def sample_cells(
-    features: FeatureMap, seed: int, progress: Callable[[int], None], most: int = SAMPLE
+    features: FeatureSource, seed: int, progress: Callable[[int], None], most: int = SAMPLE
 ) -> FloatArray:
     """Valid cells of a whole map, each as likely as any other; one pass, in flat memory.
+
+    Which cells are drawn, and their order, depends on the map and the seed alone, and not on the
+    windows that it is read in.
 
     Args:
         features: the map.
@@ -51,16 +54,28 @@ def sample_cells(
     Returns:
         `(N, D)`.
     """
-    rng = np.random.default_rng(seed)
-    tickets, kept = np.zeros(0), np.zeros((0, features.channels), np.float32)
-    for _, _, values in features.valid_cells():
-        tickets = np.concatenate([tickets, rng.random(len(values))])
+    width = features.grid.shape[1]
+    places, kept = np.zeros(0, np.int64), np.zeros((0, features.channels), np.float32)
+    for window, valid, values in features.valid_cells():
+        rows, cols = np.nonzero(valid)
+        places = np.concatenate([places, (rows + window.row) * width + cols + window.col])
         kept = np.concatenate([kept, values])
         if len(kept) > most:  # those of the smallest tickets stay
-            chosen = np.sort(np.argpartition(tickets, most)[:most])
-            tickets, kept = tickets[chosen], kept[chosen]
+            chosen = np.argpartition(_tickets(places, seed), most)[:most]
+            places, kept = places[chosen], kept[chosen]
         progress(1)
-    return kept
+    return kept[np.argsort(places)]
+
+
+def _tickets(places: Labels, seed: int) -> npt.NDArray[np.uint64]:
+    """A number for each place, drawn from all of 64 bits, different places having different ones.
+
+    Source: the mixer of SplitMix64, Steele, Lea and Flood 2014 [paper].
+    """
+    mixed = places.astype(np.uint64) + np.random.default_rng(seed).integers(2**64, dtype=np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)), np.uint64)
 
 
 def fit_clusters(vectors: FloatArray, count: int, seed: int = 0) -> Clusters:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from skysense.tasks.mapping.features import FeatureMap, cell_sides
 from skysense.tasks.mapping.labels import LabelSet
 from skysense.tasks.mapping.output import NODATA
 from skysense.tasks.mapping.palette import Color, class_colors
 from skysense.tasks.mapping.picture import Legend
+from skysense.tasks.mapping.sources import FeatureSource, cell_sides
 from skysense.tasks.mapping.training import Examples
 
 _HEADS = {"logistic": "logistic regression", "knn": "nearest neighbours", "mlp": "small network"}
@@ -38,7 +38,7 @@ def number_classes(names: Sequence[str]) -> Classes:
     return Classes(names, codes if kept else range(1, len(names) + 1), class_colors(names))
 
 
-def map_tags(source: FeatureMap, made_by: str, classes: Classes) -> dict[str, str]:
+def map_tags(source: FeatureSource, made_by: str, classes: Classes) -> dict[str, str]:
     """What the map is and where it comes from, as metadata of the file."""
     named = zip(classes.values, classes.names, strict=True)
     return {
@@ -50,7 +50,7 @@ def map_tags(source: FeatureMap, made_by: str, classes: Classes) -> dict[str, st
 
 
 def class_facts(
-    source: FeatureMap, classes: Classes, counts: Sequence[int], examples: Examples | None
+    source: FeatureSource, classes: Classes, counts: Sequence[int], examples: Examples | None
 ) -> dict[str, Any]:
     """Number, colour, labels and area of each class."""
     down, across = cell_sides(source.grid)
@@ -86,7 +86,7 @@ def label_facts(labels: LabelSet, examples: Examples) -> dict[str, Any]:
     }
 
 
-def provenance(source: FeatureMap, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(source: FeatureSource, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """What it takes to make the map again."""
     return {
         "features": {"file": str(source.path), "bands": source.channels, "tags": source.tags},

@@ -1,36 +1,32 @@
-"""A feature map on disk, read window by window: what `skysense embed` writes, or any like it.
+"""A feature map as a raster: the GeoTIFF that `skysense embed` writes, or any like it.
 
-Legend: D bands, h w cells, N cells asked for.
+Legend: D bands, h w cells.
 """
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
-from pyproj import Geod
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterWindow
 
-from skysense.data.ground import lon_lat
 from skysense.data.rasters import IO_ERRORS, inspect, reason
-from skysense.geo import Grid, Window
-
-FloatArray = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
+from skysense.geo import Window
+from skysense.tasks.mapping.sources import (
+    FeatureSource,
+    FloatArray,
+    block_windows,
+    cells_at_once,
+)
 
 MADE_BY = "SKYSENSE_MODEL"
 """The tag by which a feature map is known."""
-_WINDOW_BYTES = 64 << 20
 _CACHE_MB = 64
-_EARTH = Geod(ellps="WGS84")
 
 
 def is_feature_map(path: str | Path) -> bool:
-    """Whether `skysense embed` made this file; a folder or a foreign file is none.
+    """Whether `skysense embed` made this raster; a folder or a foreign file is none.
 
     Raises:
         ValueError: there is no such file.
@@ -47,14 +43,7 @@ def is_feature_map(path: str | Path) -> bool:
         return False
 
 
-def cell_sides(grid: Grid) -> tuple[float, float]:
-    """Sides of a cell on the ground at the grid's centre, `(down, across)` in metres."""
-    row, col = grid.shape[0] / 2, grid.shape[1] / 2
-    here, below, beside = (lon_lat(grid, row + r, col + c) for r, c in ((0, 0), (1, 0), (0, 1)))
-    return float(_EARTH.inv(*here, *below)[2]), float(_EARTH.inv(*here, *beside)[2])
-
-
-class FeatureMap:
+class FeatureMap(FeatureSource):
     """Reads scaled values in windows whose memory depends on neither height nor width."""
 
     def __init__(self, path: str | Path) -> None:
@@ -79,19 +68,6 @@ class FeatureMap:
         self.tags = {key: value for key, value in tags.items() if key.startswith("SKYSENSE_")}
         self.channels = int(self._dataset.count)
 
-    def __enter__(self) -> "FeatureMap":
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
-
     def close(self) -> None:
         """Close the file."""
         self._dataset.close()
@@ -100,18 +76,10 @@ class FeatureMap:
     def windows(self) -> list[Window]:
         """All cells from top to bottom, in windows of whole blocks of the file."""
         height, width = self.grid.shape
-        block_height, block_width = self._dataset.block_shapes[0]
-        budget = max(1, _WINDOW_BYTES // (4 * self.channels))
-        rows = min(height, block_height)
-        if rows == 1:  # a file of strips: several at a time
-            rows = max(1, min(height, 256, budget // width))
-        fitting = max(1, budget // rows // block_width) * block_width
-        cols = min(width, fitting)
-        return [
-            Window(row, col, min(rows, height - row), min(cols, width - col))
-            for row in range(0, height, rows)
-            for col in range(0, width, cols)
-        ]
+        rows, cols = self._dataset.block_shapes[0]
+        if min(height, rows) == 1:  # a file of strips: several at a time
+            rows = max(1, min(height, 256, cells_at_once(self.channels) // width))
+        return block_windows(self.grid.shape, (rows, cols), self.channels)
 
     def read(self, window: Window) -> FloatArray:
         """`(D, h, w)` values, NaN in all bands where there is nothing.
@@ -135,27 +103,3 @@ class FeatureMap:
             values = values * scales + offsets
         values[:, ~np.isfinite(values).all(0)] = np.nan
         return np.asarray(values, np.float32)
-
-    def cells(self, rows: Indices, cols: Indices) -> FloatArray:
-        """`(N, D)` values of single cells, NaN where there is nothing; reads each window once."""
-        found = np.full((len(rows), self.channels), np.nan, np.float32)
-        for window in self.windows():
-            inside = _inside(window, rows, cols)
-            if len(inside):
-                values = self.read(window)
-                found[inside] = values[:, rows[inside] - window.row, cols[inside] - window.col].T
-        return found
-
-    def valid_cells(self) -> Iterator[tuple[Window, npt.NDArray[np.bool_], FloatArray]]:
-        """Each window with its mask `(h, w)` of valid cells and their values `(n, D)`."""
-        for window in self.windows():
-            values = self.read(window)
-            valid = np.isfinite(values[0])
-            yield window, valid, np.ascontiguousarray(values[:, valid].T)
-
-
-def _inside(window: Window, rows: Indices, cols: Indices) -> Indices:
-    """Which of the cells lie in a window."""
-    down, across = rows - window.row, cols - window.col
-    within = (down >= 0) & (down < window.height) & (across >= 0) & (across < window.width)
-    return np.flatnonzero(within)

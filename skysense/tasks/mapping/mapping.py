@@ -25,12 +25,13 @@ from skysense.tasks.mapping.facts import (
     number_classes,
     provenance,
 )
-from skysense.tasks.mapping.features import FeatureMap, cell_sides
 from skysense.tasks.mapping.heads import HeadName, Scale
 from skysense.tasks.mapping.labels import LabelSet, read_labels
+from skysense.tasks.mapping.opening import is_store, open_features
 from skysense.tasks.mapping.output import NODATA, ByteMap, Outputs, attribute_table, writing
 from skysense.tasks.mapping.palette import class_colors
 from skysense.tasks.mapping.picture import Legend, draw_map
+from skysense.tasks.mapping.sources import FeatureSource, cell_sides
 from skysense.tasks.mapping.training import Trained, find_examples, train
 
 FloatArray = npt.NDArray[np.float32]
@@ -102,7 +103,7 @@ def map_classes(
     """Map classes from labelled points or polygons.
 
     Args:
-        features: a feature map, as `skysense embed` writes it.
+        features: a feature map or store (`.zarr`, `.parquet`, `.lance`) of `skysense embed`.
         labels: a GeoJSON, GeoPackage or CSV of labels, or what `read_labels` made of it.
         output: GeoTIFF of classes to make; `..._confidence.tif` and `....json` appear beside it.
         class_field: the field of the class, guessed if there is one obvious candidate.
@@ -114,7 +115,7 @@ def map_classes(
         picture: PNG to make.
         metrics: JSON to make instead of that beside the map.
         seed: of folds and head: the same input and seed give the same bytes.
-        progress: called with 1 after each of the map's windows, see `FeatureMap.windows`.
+        progress: called with 1 after each of the map's windows, see `FeatureSource.windows`.
 
     Raises:
         ValueError: unusable labels or features, or an output that cannot be written; nothing is
@@ -131,7 +132,7 @@ def map_classes(
     files = check_outputs(output, picture, metrics, inputs, with_confidence=True)
     if not isinstance(labels, LabelSet):
         labels = read_labels(labels, class_field, crs, layer)
-    with FeatureMap(features) as source, Outputs() as outputs:
+    with open_features(features) as source, Outputs() as outputs:
         examples = find_examples(source, labels, seed)
         trained = train(source, examples, head, folds, block, seed)
         classes = number_classes(examples.cells.names)
@@ -164,7 +165,7 @@ def map_clusters(
     """Map clusters of like cells, without labels.
 
     Args:
-        features: a feature map, as `skysense embed` writes it.
+        features: a feature map or store (`.zarr`, `.parquet`, `.lance`) of `skysense embed`.
         count: clusters, 2...254.
         output: GeoTIFF of clusters to make; `....json` appears beside it.
         picture: PNG to make.
@@ -179,7 +180,7 @@ def map_clusters(
     if not 2 <= count <= 254:
         raise ValueError(f"{count} clusters: expected a number from 2 to 254")
     files = check_outputs(output, picture, metrics, [Path(features)], with_confidence=False)
-    with FeatureMap(features) as source, Outputs() as outputs:
+    with open_features(features) as source, Outputs() as outputs:
         sample = sample_cells(source, seed, progress)
         if len(sample) < count:
             raise ValueError(f"{features}: {len(sample)} valid cells make no {count} clusters")
@@ -242,7 +243,8 @@ def check_outputs(
             raise ValueError(f"{path}: the output's name must end in {' or '.join(endings)}")
         if path.is_dir():
             raise ValueError(f"{path} is a folder; give the name of a file")
-        if path.resolve() in {given.resolve() for given in inputs}:
+        place, taken = path.resolve(), {given.resolve() for given in inputs}
+        if place in taken or any(is_store(own) and own in place.parents for own in taken):
             raise ValueError(f"{path} is an input; choose another output")
     if files.picture is not None:
         require("matplotlib.figure", "plots")
@@ -250,7 +252,7 @@ def check_outputs(
 
 
 def _predict(
-    source: FeatureMap,
+    source: FeatureSource,
     trained: Trained,
     classes: Classes,
     paths: Sequence[Path],
@@ -290,7 +292,7 @@ def _classified(trained: Trained, vectors: FloatArray) -> tuple[npt.NDArray[np.i
 
 
 def _assign(
-    source: FeatureMap,
+    source: FeatureSource,
     scale: Scale,
     clusters: Clusters,
     classes: Classes,
@@ -327,7 +329,7 @@ def _finish(
     outputs: Outputs,
     files: MapFiles,
     maps: Mapping[Path, Path],
-    source: FeatureMap,
+    source: FeatureSource,
     legend: Legend,
     classes: Classes,
     counts: Sequence[int],

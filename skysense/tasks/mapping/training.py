@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from skysense.tasks.mapping.blocks import Folds, random_folds, spatial_folds
 from skysense.tasks.mapping.cells import LabelledCells, label_cells
-from skysense.tasks.mapping.features import FeatureMap, cell_sides
 from skysense.tasks.mapping.heads import HEADS, Classifier, HeadName, Scale
 from skysense.tasks.mapping.labels import LabelSet, MapWarning
 from skysense.tasks.mapping.scores import score
+from skysense.tasks.mapping.sources import FeatureSource, cell_sides
 from skysense.tasks.mapping.validation import Validated, out_of_fold, validate
 
 FloatArray = npt.NDArray[np.float32]
@@ -40,7 +40,7 @@ class Examples:
     """Labelled cells beyond `MOST_CELLS`, which were left out."""
 
 
-def find_examples(features: FeatureMap, labels: LabelSet, seed: int) -> Examples:
+def find_examples(features: FeatureSource, labels: LabelSet, seed: int) -> Examples:
     """The features of the labelled cells.
 
     Raises:
@@ -107,7 +107,7 @@ class Trained:
 
 
 def train(
-    features: FeatureMap,
+    features: FeatureSource,
     examples: Examples,
     name: HeadName,
     wanted: int,

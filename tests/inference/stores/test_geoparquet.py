@@ -172,7 +172,11 @@ def test_provenance_is_in_the_file(source, tmp_path):
 
     facts = json.loads(pq.read_schema(tmp_path / "map.parquet").metadata[b"skysense"])
 
+    grid = facts.pop("grid")
     assert facts == {**json.loads(map_.provenance.text()), "storage": {"dtype": "float16"}}
+    assert grid["crs"] == map_.grid.crs
+    assert tuple(grid["transform"]) == map_.grid.transform
+    assert tuple(grid["shape"]) == map_.grid.shape
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

@@ -47,8 +47,17 @@ def test_every_valid_cell_is_a_row_with_its_place(table, source, values):
 
 def test_provenance_is_in_the_schema(table, source):
     facts = json.loads(table.schema.metadata[b"skysense"])
+    grid = source().grid
 
-    assert facts == {**json.loads(source().provenance.text()), "storage": {"dtype": "float16"}}
+    assert facts == {
+        **json.loads(source().provenance.text()),
+        "storage": {"dtype": "float16"},
+        "grid": {
+            "crs": grid.crs,
+            "transform": list(grid.transform),
+            "shape": list(grid.shape),
+        },
+    }
 
 
 def test_longitudes_stay_within_half_a_turn(source, tmp_path):

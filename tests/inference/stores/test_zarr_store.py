@@ -97,7 +97,7 @@ def test_attributes_say_where_and_whence(source, tmp_path):
     assert mapping["GeoTransform"] == "600000.0 40.0 0.0 5340000.0 0.0 -40.0"
     assert group["attributes"]["skysense"] == {
         **json.loads(map_.provenance.text()),
-        "storage": {"dtype": "float16"},
+        "storage": {"dtype": "float16", "cells": int(np.isfinite(map_.rows(0, 23)[0]).sum())},
     }
     assert "features" in group["consolidated_metadata"]["metadata"]
 

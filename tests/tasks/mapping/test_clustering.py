@@ -59,7 +59,7 @@ def test_the_best_of_all_splits_of_a_few_points():
 
 
 def test_a_sample_is_drawn_from_the_whole_map(features, values, monkeypatch):
-    monkeypatch.setattr("skysense.tasks.mapping.features._WINDOW_BYTES", 4 * 6 * 32 * 40)
+    monkeypatch.setattr("skysense.tasks.mapping.sources.WINDOW_BYTES", 4 * 6 * 32 * 40)
     with FeatureMap(features) as source:
         steps = []
         drawn = sample_cells(source, 0, steps.append, most=500)

@@ -127,7 +127,7 @@ def test_int8_strips_and_foreign_maps_give_the_same_classes(mapped, world, value
 
 
 def test_windows_cover_the_map_once_and_are_small(features, monkeypatch):
-    monkeypatch.setattr("skysense.tasks.mapping.features._WINDOW_BYTES", 4 * 6 * 32 * 40)
+    monkeypatch.setattr("skysense.tasks.mapping.sources.WINDOW_BYTES", 4 * 6 * 32 * 40)
     with FeatureMap(features) as source:
         seen = np.zeros(source.grid.shape, int)
         for window in source.windows():
@@ -140,7 +140,7 @@ def test_windows_cover_the_map_once_and_are_small(features, monkeypatch):
 
 def test_small_windows_give_the_same_map(mapped, monkeypatch):
     expected = read(mapped("a").path)
-    monkeypatch.setattr("skysense.tasks.mapping.features._WINDOW_BYTES", 4 * 6 * 32 * 40)
+    monkeypatch.setattr("skysense.tasks.mapping.sources.WINDOW_BYTES", 4 * 6 * 32 * 40)
     monkeypatch.setattr("skysense.tasks.mapping.mapping._AT_ONCE", 100)
     calls = []
     found = mapped("b", progress=calls.append)
