@@ -1,9 +1,10 @@
 """The pictures of docs/results.md, of imagery that may be passed on: the demo's Landsat 7 scene.
 
 Curves of one or several runs, nearest neighbors of twelve chips of the scene, and its feature map
-with random and with trained weights. Needs the extra `plots`, and fetches the scene once, as `make
-demo` does. Run:
-python benchmarks/pictures.py [--run FOLDER ...] [--model v2_nano] [--output docs/pictures]
+with random and with trained weights; where the queries of QSACL look in four parts of it, of a run
+that has them; which experts of a run with experts see which modality of a synthetic place. Needs
+the extra `plots`, and fetches the scene once, as `make demo` does. Run:
+python benchmarks/pictures.py [--run FOLDER ...] [--queries RUN] [--experts RUN] [--model v2_nano]
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +21,26 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import rasterio
+import torch
 from rasterio.windows import Window
 
+from skysense.config import read_recipe
+from skysense.data.scene import SceneReader, open_scene
+from skysense.data.synthetic import make_scene, write_scene
+from skysense.engine import checkpoint
+from skysense.engine.distributed import start
 from skysense.engine.log import read_metrics
+from skysense.geo import Window as Cells
 from skysense.hub import load, pack
 from skysense.hub.catalog import Model
+from skysense.models.embedding import to_series
 from skysense.models.encoder import UntrainedModelWarning
+from skysense.pretrain.network import FUSED
+from skysense.pretrain.preparation import Run, prepare
+from skysense.pretrain.recipe import Recipe
+from skysense.pretrain.run import CHECKPOINTS
+from skysense.sample import Sample, collate
+from skysense.sensors import get_sensor
 from skysense.tasks.probe import random_twin
 
 mpl.use("Agg")
@@ -34,6 +50,11 @@ ROOT = Path(__file__).parents[1]
 SCENE = ROOT / ".cache/demo/landsat7.tif"
 CHIP, QUERIES, NEIGHBORS = 64, 12, 6
 PART = Window(960, 520, 512, 512)  # type: ignore[call-arg]
+LOOKED_AT = [
+    Window(column, row, 256, 256)  # type: ignore[call-arg]
+    for column, row in ((960, 520), (1216, 776), (600, 900), (400, 400))
+]
+LOOKING = 6
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -145,10 +166,77 @@ def feature_maps(model: Model, path: Path) -> None:
     shutil.rmtree(work)
 
 
+def restored(folder: Path) -> Run:
+    """A run as its last checkpoint left it."""
+    changes = {"knn": None, "report": False, "device": "cpu"}
+    recipe = read_recipe(Recipe, folder / "recipe.yaml", [])
+    run = prepare(recipe.model_copy(update=changes), start("cpu"))
+    found = checkpoint.latest(folder / CHECKPOINTS)
+    if found is None:
+        raise SystemExit(f"{folder} holds no checkpoint")
+    checkpoint.restore(found, run.state, run.recipe.model_facts())
+    return run
+
+
+@torch.no_grad()
+def queries(folder: Path, path: Path) -> None:
+    """Where the first queries look in parts of the scene, in multiples of an even look."""
+    network = restored(folder).objective.teacher
+    if network.queries is None:
+        raise SystemExit(f"{folder}: the recipe has no QSACL")
+    with rasterio.open(SCENE) as source:
+        parts = [source.read([1, 2, 3], window=window) for window in LOOKED_AT]
+    batch = collate([Sample({"hr": to_series(part, get_sensor("rgb8"))}) for part in parts])
+    fused = network(batch).maps[FUSED]
+    _, attention = network.queries(*fused.tokens(), with_attention=True)  # (n, m, h w)
+    over_even = attention.unflatten(-1, fused.shape) * attention.shape[-1]
+    figure, rows = plt.subplots(
+        len(parts), LOOKING + 1, figsize=(2 * (LOOKING + 1), 2 * len(parts))
+    )
+    for part, maps, row in zip(parts, over_even, rows, strict=True):
+        row[0].imshow(part.transpose(1, 2, 0))
+        for number, axes in enumerate(row[1:]):
+            axes.imshow(maps[number], cmap="magma", vmin=0, vmax=float(over_even.max()))
+            axes.set_title(f"query {number + 1}: up to {float(maps[number].max()):.1f}", fontsize=8)
+        for axes in row:
+            axes.axis("off")
+    figure.suptitle("attention of six queries, in multiples of an even look")
+    print(
+        f"attention of a query to a place: {over_even.min():.2f} to {over_even.max():.2f} of even"
+    )
+    save(figure, path)
+
+
+@torch.no_grad()
+def experts(folder: Path, path: Path) -> None:
+    """The share of each modality's tokens that each expert gets, block by block."""
+    model = load(str(folder / "model"))
+    with tempfile.TemporaryDirectory() as work:
+        write_scene(Path(work), make_scene(size=32))
+        cards = {"hr": "rgb8", "s2": "s2_l2a", "s1": "s1"}
+        scene = open_scene({key: [Path(work)] for key in cards}, cards)
+        with SceneReader(scene) as reader:
+            features = model(collate([reader.read(Cells(0, 0, *scene.grid.shape))]))
+    shares: dict[str, list[npt.NDArray[np.floating]]] = {}
+    for name, found in features.routing.items():
+        shares.setdefault(name.partition(".")[0], []).append(found.fraction.numpy())
+    figure, row = plt.subplots(1, len(shares), figsize=(5 * len(shares), 3.5), squeeze=False)
+    for axes, (key, blocks) in zip(row[0], shares.items(), strict=True):
+        axes.imshow(np.stack(blocks), cmap="viridis", vmin=0, vmax=1)
+        for (block, expert), value in np.ndenumerate(np.stack(blocks)):
+            axes.text(expert, block, f"{value:.2f}", ha="center", va="center", color="white")
+        axes.set_title(f"{key}: share of tokens")
+        axes.set_xlabel("expert")
+        axes.set_ylabel("block with experts")
+    save(figure, path)
+
+
 def main() -> None:
     """All pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, action="append", default=[], dest="runs")
+    parser.add_argument("--queries", type=Path, help="run with QSACL")
+    parser.add_argument("--experts", type=Path, help="run of a model with experts")
     parser.add_argument("--model", default="v2_nano")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/pictures")
     options = parser.parse_args()
@@ -156,6 +244,10 @@ def main() -> None:
     fetch()
     if options.runs:
         curves(options.runs, options.output / "curves.png")
+    if options.queries:
+        queries(options.queries, options.output / "queries.png")
+    if options.experts:
+        experts(options.experts, options.output / "experts.png")
     feature_maps(load(options.model), options.output / "feature_maps.png")
     neighbors(pack(load(options.model)), options.output / "neighbors.png")
 
