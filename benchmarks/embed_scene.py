@@ -8,14 +8,13 @@ Run: python benchmarks/embed_scene.py
 import argparse
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 import torch
-from _common import alternate, finish, paired_ratio
+from _common import alternate, finish, measure, paired_ratio
 from _scenes import write_large_scene
 
 import skysense
@@ -25,18 +24,6 @@ from skysense.inference.plan import make_plan
 from skysense.sample import collate
 
 BATCH = 4
-
-
-def peak_megabytes(scene: Path, output: Path, model: str, *options: str) -> float:
-    """Peak resident memory of `skysense embed` in a process of its own."""
-    command = [sys.executable, "-m", "skysense", "embed", "-q", "--model", model, *options]
-    code = (
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    full = [sys.executable, "-c", code, *command, str(scene), "-o", str(output)]
-    done = subprocess.run(full, check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1]) / 1024
 
 
 def main() -> None:
@@ -73,7 +60,10 @@ def main() -> None:
         embed_times, bare_times = alternate(embed, bare, options.rounds)
         ratio = paired_ratio(embed_times, bare_times)
         print(f"embed {embed_times} bare {bare_times}")
-        memory = {side: peak_megabytes(path, output, options.model) for side, path in paths.items()}
+        command = [sys.executable, "-m", "skysense", "embed", "-q", "--model", options.model]
+        memory = {
+            side: measure([*command, path, "-o", output]).peak_mb for side, path in paths.items()
+        }
     growth = memory[options.side] / memory[options.side // 2]
     megapixels = options.side**2 / 1e6
     embed_s, bare_s = statistics.median(embed_times), statistics.median(bare_times)

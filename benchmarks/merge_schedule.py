@@ -12,10 +12,8 @@ Legend: H W pixels, h w cells of 4 pixels, N cells with a label, D width.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +23,8 @@ import numpy.typing as npt
 import rasterio
 import torch
 import torch.nn.functional as F
-from _common import finish
+from _common import Cost, finish, measure
 from _scenes import write_large_scene
-from embed_scene import peak_megabytes
 
 import skysense
 from skysense.data.synthetic import make_scene
@@ -108,17 +105,11 @@ def score(model: Model, ground: list[tuple[Bytes, Labels]], schedule: Schedule) 
     return score_blocks(label, found, block, len(names))
 
 
-def chosen(schedule: Schedule) -> list[str]:
-    """The options that choose a schedule."""
-    return ["--merge-schedule", f"hr={','.join(schedule)}"]
-
-
-def seconds(scene: Path, output: Path, model: str, schedule: Schedule) -> float:
-    """Wall time of `skysense embed`, start included."""
-    command = [sys.executable, "-m", "skysense", "embed", "-q", "--model", model, str(scene)]
-    started = time.perf_counter()
-    subprocess.run([*command, *chosen(schedule), "-o", str(output)], check=True)
-    return time.perf_counter() - started
+def cost_of(scene: Path, output: Path, model: str, schedule: Schedule) -> Cost:
+    """Wall time and peak memory of `skysense embed`, start included."""
+    command = [sys.executable, "-m", "skysense", "embed", "-q", "--model", model, scene]
+    chosen = ["--merge-schedule", f"hr={','.join(schedule)}"]
+    return measure([*command, *chosen, "-o", output])
 
 
 def main() -> None:
@@ -139,12 +130,13 @@ def main() -> None:
         small = write_large_scene(Path(folder) / "small.tif", 256)
         output = Path(folder) / "map.tif"
         for name, schedule in SCHEDULES.items():
-            seconds(small, output, options.model, schedule)
+            cost_of(small, output, options.model, schedule)
+            cost = cost_of(scene, output, options.model, schedule)
             row = {
                 "schedule": list(schedule),
                 "cell_pixels": model.fused_stride("hr", {"hr": schedule}),
-                "seconds": round(seconds(scene, output, options.model, schedule), 2),
-                "peak_mb": round(peak_megabytes(scene, output, options.model, *chosen(schedule))),
+                "seconds": round(cost.seconds, 2),
+                "peak_mb": round(cost.peak_mb),
             }
             told = [f"{name:<9} {','.join(schedule):<18} {row['cell_pixels']:>2} px"]
             told.append(f"{row['seconds']:>7.2f} s {row['peak_mb']:>5} MB")
