@@ -37,7 +37,7 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
         device: where to put it.
 
     Returns:
-        The model. One that no weights exist for has random ones, always the same, and says so
+        The model, in float32 whatever its weights were stored in. One that no weights exist for has random ones, always the same, and says so
         when it is used.
 
     Raises:
@@ -46,7 +46,7 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
     name = str(source)
     packaged = shipped(name) if name in list_models() else None
     if packaged is not None:
-        return _load_folder(packaged).float().to(device)  # they are shipped in half precision
+        return _load_folder(packaged).to(device)
     if name in list_models():
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(SEED)  # `torch.manual_seed` seeds GPUs as well
@@ -123,7 +123,7 @@ def _load_folder(folder: Path) -> Model:
             model = SkySenseV2(config, name)
     load_strictly(model, _weights(folder), str(folder))
     model.trained = bool(facts.get("trained", False))
-    return model.eval()
+    return model.float().eval()  # weights may be stored in half precision
 
 
 def _facts(folder: Path) -> dict[str, Any]:
