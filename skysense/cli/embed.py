@@ -7,8 +7,28 @@ from typing import Annotated
 
 import typer
 
+from skysense.cli.imagery import (
+    BandsOption,
+    BatchSizeOption,
+    BboxOption,
+    BudgetOption,
+    CollectionOption,
+    DatesOption,
+    DeviceOption,
+    HrOption,
+    KeepCloudsOption,
+    MaxCloudOption,
+    MergeScheduleOption,
+    ModelOption,
+    QuietOption,
+    S1Option,
+    S2Option,
+    SensorOption,
+    StacOption,
+    StageOption,
+    UncheckedOption,
+)
 from skysense.cli.inputs import (
-    Budget,
     Stage,
     check_not_among,
     check_sound,
@@ -52,80 +72,20 @@ def embed(
             "(GeoParquet), .lance (LanceDB).",
         ),
     ] = Path("features.tif"),
-    hr: Annotated[
-        list[Path] | None, typer.Option("--hr", help="High-resolution image (files or folder).")
-    ] = None,
-    s2: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--s2", help="Sentinel-2: all files of all dates, or a folder. Takes several values."
-        ),
-    ] = None,
-    s1: Annotated[
-        list[Path] | None,
-        typer.Option("--s1", help="Sentinel-1: all files of all dates, or a folder."),
-    ] = None,
-    stac: Annotated[
-        str | None,
-        typer.Option(
-            "--stac", help="STAC API, catalog, item collection or item (URL or file) to read from."
-        ),
-    ] = None,
-    bbox: Annotated[
-        str | None,
-        typer.Option("--bbox", help="Ground to map: west,south,east,north in degrees."),
-    ] = None,
-    dates: Annotated[
-        str | None,
-        typer.Option("--dates", help="Days to use: 2021, 2021-06, or 2021-03-01/2021-10."),
-    ] = None,
-    collection: Annotated[
-        list[str] | None,
-        typer.Option("--collection", help="Collection of the STAC source; takes several."),
-    ] = None,
-    max_cloud: Annotated[
-        float | None,
-        typer.Option("--max-cloud", help="Leave out dates with a greater share of clouds (0...1)."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Name, folder or hub id (see `skysense info`).")
-    ] = "v2_nano",
-    sensor: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sensor",
-            help="Sensor card of the input; once a modality. Defaults: hr rgb8, s2 s2_l2a, s1 s1.",
-        ),
-    ] = None,
-    bands: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bands",
-            help="Band names of files that do not name them, e.g. B2,B3,... or s1=VV,VH.",
-        ),
-    ] = None,
-    stage: Annotated[
-        Stage,
-        typer.Option(
-            "--stage",
-            help="Map the fused features, or a level of the finest modality's pyramid.",
-        ),
-    ] = Stage.fused,
-    schedule: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--merge-schedule",
-            help="Patch merging of a modality, e.g. hr=merge,merge,keep: finer maps, more work.",
-        ),
-    ] = None,
-    budget: Annotated[
-        Budget | None,
-        typer.Option(
-            "--budget",
-            help="Merging schedule of hr by cost: cells of 32 (fast), 16 (balanced) or 8 pixels.",
-            show_default="the model's own",
-        ),
-    ] = None,
+    hr: HrOption = None,
+    s2: S2Option = None,
+    s1: S1Option = None,
+    stac: StacOption = None,
+    bbox: BboxOption = None,
+    dates: DatesOption = None,
+    collection: CollectionOption = None,
+    max_cloud: MaxCloudOption = None,
+    model: ModelOption = "v2_nano",
+    sensor: SensorOption = None,
+    bands: BandsOption = None,
+    stage: StageOption = Stage.fused,
+    schedule: MergeScheduleOption = None,
+    budget: BudgetOption = None,
     tile: Annotated[
         int | None, typer.Option("--tile", help="Side of a tile in pixels.", show_default="auto")
     ] = None,
@@ -133,17 +93,8 @@ def embed(
         int | None,
         typer.Option("--overlap", help="Pixels that tiles share.", show_default="auto"),
     ] = None,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            min=1,
-            help="Images at a time: tiles times dates, at least one tile with all its dates.",
-        ),
-    ] = 4,
-    device: Annotated[
-        str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes the best there is.")
-    ] = "auto",
+    batch_size: BatchSizeOption = 4,
+    device: DeviceOption = "auto",
     dtype: Annotated[
         Dtype, typer.Option("--dtype", help="int8 is written with a scale for each band.")
     ] = Dtype.float16,
@@ -153,18 +104,8 @@ def embed(
             "--quicklook", help="PNG of scene and first three principal components to write."
         ),
     ] = None,
-    keep_clouds: Annotated[
-        bool,
-        typer.Option(
-            "--keep-clouds", help="Do not drop what SCL, QA_PIXEL or a cloud_mask calls cloud."
-        ),
-    ] = False,
-    unchecked: Annotated[
-        bool,
-        typer.Option(
-            "--unchecked", help="Do not look for what `skysense doctor` calls an error first."
-        ),
-    ] = False,
+    keep_clouds: KeepCloudsOption = False,
+    unchecked: UncheckedOption = False,
     engine: Annotated[
         EngineName,
         typer.Option(
@@ -185,7 +126,7 @@ def embed(
             "--restart", help="Do not go on with what an unfinished run of this output kept."
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Turn a scene into a georeferenced feature map.
 

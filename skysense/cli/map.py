@@ -10,6 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from skysense.cli.imagery import (
+    BandsOption,
+    BatchSizeOption,
+    BboxOption,
+    BudgetOption,
+    CollectionOption,
+    DatesOption,
+    DeviceOption,
+    HrOption,
+    KeepCloudsOption,
+    MaxCloudOption,
+    MergeScheduleOption,
+    ModelOption,
+    QuietOption,
+    S1Option,
+    S2Option,
+    SensorOption,
+    StacOption,
+    StageOption,
+    UncheckedOption,
+)
 from skysense.cli.inputs import (
     Budget,
     Stage,
@@ -105,87 +126,26 @@ def make_map(
             "--features", help="Keep the features of imagery here: .tif, .zarr, .parquet, .lance."
         ),
     ] = None,
-    hr: Annotated[
-        list[Path] | None, typer.Option("--hr", help="High-resolution image (files or folder).")
-    ] = None,
-    s2: Annotated[
-        list[Path] | None,
-        typer.Option("--s2", help="Sentinel-2: all files of all dates, or a folder."),
-    ] = None,
-    s1: Annotated[
-        list[Path] | None,
-        typer.Option("--s1", help="Sentinel-1: all files of all dates, or a folder."),
-    ] = None,
-    stac: Annotated[
-        str | None,
-        typer.Option(
-            "--stac", help="STAC API, catalog, item collection or item (URL or file) to read from."
-        ),
-    ] = None,
-    bbox: Annotated[
-        str | None,
-        typer.Option("--bbox", help="Of imagery: the ground, west,south,east,north in degrees."),
-    ] = None,
-    dates: Annotated[
-        str | None,
-        typer.Option("--dates", help="Of imagery, days: 2021, 2021-06, or 2021-03-01/2021-10."),
-    ] = None,
-    collection: Annotated[
-        list[str] | None,
-        typer.Option("--collection", help="Collection of the STAC source; takes several."),
-    ] = None,
-    max_cloud: Annotated[
-        float | None,
-        typer.Option("--max-cloud", help="Leave out dates with a greater share of clouds (0...1)."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Of imagery: name, folder or hub id.")
-    ] = "v2_nano",
-    sensor: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sensor",
-            help="Sensor card of imagery; once a modality. Defaults: hr rgb8, s2 s2_l2a, s1 s1.",
-        ),
-    ] = None,
-    bands: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bands", help="Of imagery that does not name its bands: B2,B3,... or s1=VV,VH."
-        ),
-    ] = None,
-    stage: Annotated[
-        Stage,
-        typer.Option("--stage", help="Of imagery: which features; 1 has the finest cells."),
-    ] = Stage.fused,
-    budget: Annotated[
-        Budget | None,
-        typer.Option(
-            "--budget",
-            help="Of hr imagery: cells of 32 (fast), 16 (balanced) or 8 pixels (fine).",
-            show_default="the model's own",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Of imagery: images at a time.")
-    ] = 4,
-    device: Annotated[
-        str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes the best there is.")
-    ] = "auto",
-    keep_clouds: Annotated[
-        bool,
-        typer.Option(
-            "--keep-clouds", help="Do not drop what SCL, QA_PIXEL or a cloud_mask calls cloud."
-        ),
-    ] = False,
-    unchecked: Annotated[
-        bool,
-        typer.Option(
-            "--unchecked", help="Do not look for what `skysense doctor` calls an error first."
-        ),
-    ] = False,
+    hr: HrOption = None,
+    s2: S2Option = None,
+    s1: S1Option = None,
+    stac: StacOption = None,
+    bbox: BboxOption = None,
+    dates: DatesOption = None,
+    collection: CollectionOption = None,
+    max_cloud: MaxCloudOption = None,
+    model: ModelOption = "v2_nano",
+    sensor: SensorOption = None,
+    bands: BandsOption = None,
+    stage: StageOption = Stage.fused,
+    schedule: MergeScheduleOption = None,
+    budget: BudgetOption = None,
+    batch_size: BatchSizeOption = 4,
+    device: DeviceOption = "auto",
+    keep_clouds: KeepCloudsOption = False,
+    unchecked: UncheckedOption = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of folds, head and clusters.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Turn a scene and a handful of labels into a land-cover map.
 
@@ -216,8 +176,8 @@ def make_map(
             given, cards = gather_inputs(scene or [], named, sensor or [], stac is not None)
             names = parse_bands(bands or [], list(given))
             query = _Query(stac, parse_box(bbox), dates, collection, max_cloud)
-            how = (model, stage, budget, batch_size, device, not keep_clouds, not unchecked)
-            source = _Imagery(given, cards, names, query, *how)
+            how = (model, stage, (schedule or [], budget), batch_size, device)
+            source = _Imagery(given, cards, names, query, *how, not keep_clouds, not unchecked)
         settings: dict[str, Any] = {"picture": picture, "metrics": metrics, "seed": seed}
         with _features(source, features, outputs, known, quiet) as at:
             if known is not None:
@@ -259,8 +219,8 @@ class _Imagery:
     """Name, folder or hub id."""
     stage: Stage
     """Which features."""
-    budget: Budget | None
-    """How fine the cells of `hr` are."""
+    merging: tuple[list[str], Budget | None]
+    """Schedules of patch merging, and the budget of `hr`."""
     batch_size: int
     """Images at a time."""
     device: str
@@ -289,7 +249,7 @@ class _Imagery:
         scene = open_inputs(self.inputs, self.cards, self.bands, **vars(self.query))
         for path in (output, *taken):
             check_not_among(path, scene.files)  # those of a folder are known now
-        schedules = parse_schedules([], self.budget, list(scene.layers))
+        schedules = parse_schedules(*self.merging, list(scene.layers))
         if self.checked:
             check_sound(self.inputs, self.cards, self.bands)
         loaded = load(self.model, pick_device(self.device))
