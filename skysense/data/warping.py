@@ -1,7 +1,8 @@
 """Read one source onto any grid: straight where its pixels fit, warped where they do not.
 
-A file is warped through a view of it that GDAL keeps; of an array, which GDAL cannot see, the part
-under each window is handed to GDAL and warped.
+Pixels that wanted ones divide into whole numbers are interpolated here and not by GDAL. A file is
+warped through a view of it that GDAL keeps; of an array, which GDAL cannot see, the part under each
+window is handed to GDAL and warped.
 
 Legend: C bands of the source, H W pixels of the wanted window.
 """
@@ -21,6 +22,7 @@ from rasterio.vrt import WarpedVRT
 
 from skysense.data.ground import footprint, metres
 from skysense.data.rasters import IO_ERRORS, Pixels, RasterFile, Source, reason
+from skysense.data.upsampling import Axis, upsample
 from skysense.geo import Grid, Window
 
 FloatArray = npt.NDArray[np.float32]
@@ -75,9 +77,9 @@ class GridReader:
             self._stack.callback(self._dataset.close)
             self._check()
             self._nodata = self._missing(nodata)
-            self._offset = self._straight()
+            self._place = self._nested()
             by_block = not isinstance(self._dataset, rasterio.DatasetReader)
-            self._vrt = None if self._offset or by_block else self._warp()
+            self._vrt = None if self._place or by_block else self._warp()
         except IO_ERRORS as error:
             self.close()
             raise ValueError(f"{file.label}: cannot be read ({reason(error)})") from None
@@ -117,11 +119,18 @@ class GridReader:
                 f"catalog is wrong"
             )
 
-    def _straight(self) -> tuple[int, int] | None:
-        """Where the wanted grid starts in the file, if their pixels coincide."""
+    def _nested(self) -> tuple[int, int, int] | None:
+        """How wanted pixels divide those of the file, if the edges of both coincide.
+
+        Returns:
+            How many wanted pixels lie along the side of one of the file, and the row and column
+            among all of these at which the wanted grid starts.
+        """
         own, wanted = self.file.grid, self._grid
-        if own.crs != wanted.crs:
+        factor = round(max(own.pixel_size) / max(wanted.pixel_size))
+        if own.crs != wanted.crs or factor < 1:
             return None
+        own = own.rescaled(1 / factor)
         size = max(own.pixel_size)
         a, b, _, d, e, _ = (u - v for u, v in zip(own.transform, wanted.transform, strict=True))
         reach = max(*own.shape, *wanted.shape)
@@ -130,7 +139,7 @@ class GridReader:
         row, col = own.rowcol(*wanted.xy(0, 0))
         if abs(row - round(row)) > _ALIGNED or abs(col - round(col)) > _ALIGNED:
             return None
-        return round(row), round(col)
+        return factor, round(row), round(col)
 
     def _warp(self) -> WarpedVRT:
         """A view of the file on the wanted grid."""
@@ -175,13 +184,26 @@ class GridReader:
         Raises:
             ValueError: the file breaks off or is damaged.
         """
-        if self._offset is None and self._vrt is None:
-            return self._read_block(indexes, window)
-        values = np.zeros((len(indexes), window.height, window.width), np.float32)
-        valid = np.zeros((window.height, window.width), bool)
-        source: Pixels = self._dataset if self._vrt is None else self._vrt
-        row, col = self._offset or (0, 0)
-        wanted = Window(window.row + row, window.col + col, window.height, window.width)
+        if self._place is None:
+            if self._vrt is None:
+                return self._read_block(indexes, window)
+            return self._read_pixels(self._vrt, indexes, window)
+        factor, row, col = self._place
+        if factor == 1:
+            moved = Window(window.row + row, window.col + col, window.height, window.width)
+            return self._read_pixels(self._dataset, indexes, moved)
+        rows = Axis.of(window.row + row, window.height, factor)
+        cols = Axis.of(window.col + col, window.width, factor)
+        under = Window(rows.first, cols.first, rows.count, cols.count)
+        values, valid = self._read_pixels(self._dataset, indexes, under)
+        return upsample(values, valid, rows, cols, self._nearest)
+
+    def _read_pixels(
+        self, source: Pixels, indexes: list[int], wanted: Window
+    ) -> tuple[FloatArray, BoolArray]:
+        """`read` of a window of the file's own pixels, or of those of its warped view."""
+        values = np.zeros((len(indexes), wanted.height, wanted.width), np.float32)
+        valid = np.zeros((wanted.height, wanted.width), bool)
         top, left = max(wanted.row, 0), max(wanted.col, 0)
         bottom = min(wanted.row + wanted.height, source.height)
         right = min(wanted.col + wanted.width, source.width)
