@@ -1,7 +1,7 @@
 """Pixels split into whole numbers of smaller ones: what bilinear warping does, in plain arithmetic.
 
 Bands of 20 m and 60 m on a grid of 10 m whose edges theirs share are the everyday case of
-Sentinel-2, and a general warp takes some thirty times as long for it.
+Sentinel-2, and a general warp takes many times as long for it.
 
 Legend: C bands, h w source pixels, H W wanted pixels.
 """
