@@ -13,6 +13,7 @@ import rasterio
 from typer.testing import CliRunner
 
 from skysense.cli import app
+from skysense.data.doctor import examine
 from skysense.data.scene import SceneReader, open_scene
 from skysense.geo import Window
 
@@ -208,3 +209,8 @@ def test_what_cannot_be_embedded_says_so(embed):
         assert result.exit_code == 2
         (line,) = result.stderr.splitlines()
         assert match in line
+
+
+def test_the_doctor_finds_no_error_in_sound_scenes():
+    report = examine(sorted(SCENES.glob("*.tif")))
+    assert [finding for finding in report.findings if finding.severity == "error"] == []
