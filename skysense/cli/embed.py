@@ -166,7 +166,7 @@ def embed(
         schedules = schedules or parse_schedules(*asked, list(scene.layers))
         check_not_among(output, scene.files)  # those of a folder are known now
         if not unchecked:
-            check_sound(given, cards, names)
+            check_sound(given, cards, names, quiet or rank() > 0)
         loaded = load(model, "cpu" if engine is EngineName.ray else device)
         weights = weights_hash(loaded)
         if engine is EngineName.local:

@@ -5,6 +5,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skysense.cli.options import progress_bar
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -125,19 +127,30 @@ def check_sound(
     given: "Mapping[str, list[Path]]",
     cards: "Mapping[str, str]",
     names: "Mapping[str, list[str]]",
+    quiet: bool,
 ) -> None:
     """Refuse rasters that the doctor finds an error in.
+
+    Args:
+        given: modality to files, folders and archives.
+        cards: modality to sensor card, where one was named.
+        names: modality to band names, where they were given.
+        quiet: without a bar.
 
     Raises:
         ValueError: the first error with what mends it; it says how many there are.
     """
-    from skysense.data.doctor import first_errors
+    from skysense.data.doctor import count_files, first_errors
 
-    found = [
-        error
-        for key, paths in given.items()
-        for error in first_errors(paths, cards.get(key), names.get(key), key)
-    ]
+    if not given:
+        return
+    count = sum(count_files(paths) for paths in given.values())
+    with progress_bar("checking", "files", count, quiet) as advance:
+        found = [
+            error
+            for key, paths in given.items()
+            for error in first_errors(paths, cards.get(key), names.get(key), key, advance)
+        ]
     if not found:
         return
     first = found[0]

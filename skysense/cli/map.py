@@ -251,7 +251,7 @@ class _Imagery:
             check_not_among(path, scene.files)  # those of a folder are known now
         schedules = parse_schedules(*self.merging, list(scene.layers))
         if self.checked:
-            check_sound(self.inputs, self.cards, self.bands)
+            check_sound(self.inputs, self.cards, self.bands, quiet)
         loaded = load(self.model, pick_device(self.device))
         weights = weights_hash(loaded)
         loaded = pack(loaded)

@@ -37,8 +37,8 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
         device: where to put it.
 
     Returns:
-        The model, in float32 whatever its weights were stored in. One that no weights exist for has random ones, always the same, and says so
-        when it is used.
+        The model, in float32 whatever its weights were stored in. One that no weights exist for
+        has random ones, always the same, and says so when it is used.
 
     Raises:
         ValueError: unknown name, or a folder whose files are damaged or do not fit.

@@ -44,6 +44,7 @@ def first_errors(
     sensor: str | None = None,
     names: Sequence[str] | None = None,
     modality: str | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Finding]:
     """What `embed` must not start on: the errors alone, from smaller samples.
 
@@ -52,11 +53,12 @@ def first_errors(
         sensor: the card they are read with; default: that of the products, else the modality's.
         names: band names to use instead of what the files say.
         modality: whose default card to take, where no product says one.
+        progress: is told of each file that was looked at.
 
     Raises:
         ValueError: as `examine`.
     """
-    report = _examine(inputs, sensor or _usual(inputs, modality), names, None, _QUICK_SIDE)
+    report = _examine(inputs, sensor or _usual(inputs, modality), names, progress, _QUICK_SIDE)
     return [finding for finding in report.findings if finding.severity == "error"]
 
 
