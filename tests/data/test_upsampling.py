@@ -62,9 +62,7 @@ def test_a_whole_file(path, factor, nearest):
     assert (values[:, ~valid] == 0).all()
 
 
-@given(
-    row=st.integers(-9, 30), col=st.integers(-9, 40), size=st.tuples(*[st.integers(1, 20)] * 2)
-)
+@given(row=st.integers(-9, 30), col=st.integers(-9, 40), size=st.tuples(*[st.integers(1, 20)] * 2))
 @settings(max_examples=30, deadline=None)
 def test_a_window_is_cut_out_of_the_whole(tmp_path_factory, row, col, size):
     path = tmp_path_factory.getbasetemp() / "cut_out.tif"
