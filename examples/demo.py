@@ -1,8 +1,9 @@
 """The main job on real imagery: what `make demo` runs.
 
 Embeds a Landsat scene of San Francisco Bay that ships inside a package of the package index (it
-is downloaded once, and nothing else), then a synthetic place in all three modalities. Where the
-scene cannot be had, the synthetic place alone is used, and it is said so.
+is downloaded once, and nothing else) and maps it by clusters of like cells, without a label; before
+that a synthetic place in all three modalities. Where the scene cannot be had, the synthetic place
+alone is used, and it is said so.
 """
 
 import os
@@ -43,13 +44,17 @@ def real_scene() -> Path | None:
     return target
 
 
-def embed(name: str, *arguments: str | Path) -> tuple[Path, Path]:
-    """Run `skysense embed` as a user would; returns the map and its picture."""
-    target, picture = OUTPUT / f"{name}.tif", OUTPUT / f"{name}.png"
-    outputs = ["-o", str(target), "--quicklook", str(picture)]
-    command = ["embed", *map(str, arguments), *outputs]
+def run(*arguments: str | Path) -> None:
+    """Run `skysense` as a user would."""
+    command = list(map(str, arguments))
     print("\n$ skysense", " ".join(command), flush=True)
     subprocess.run([sys.executable, "-m", "skysense", *command], check=True)
+
+
+def embed(name: str, *arguments: str | Path) -> tuple[Path, Path]:
+    """A feature map; returns it and its picture."""
+    target, picture = OUTPUT / f"{name}.tif", OUTPUT / f"{name}.png"
+    run("embed", *arguments, "-o", target, "--quicklook", picture)
     return target, picture
 
 
@@ -62,15 +67,18 @@ def main() -> None:
     write_scene(place, make_scene(size=128))
     # The folder holds all three modalities; each option picks the files that fit its sensor.
     layers = ("--hr", place / "hr.tif", "--s2", place, "--s1", place)
-    made.append(embed("synthetic_triple", *layers, "--merge-schedule", "hr=merge,keep,keep"))
+    made.append(embed("synthetic_triple", *layers, "--budget", "fine"))
     scene = real_scene()
     if scene is None:
         print("the real scene could not be fetched: only the synthetic place was embedded")
     else:
-        # Merging once instead of three times: cells of 8 pixels, not 32.
-        made.append(embed("san_francisco_bay", scene, "--merge-schedule", "hr=merge,keep,keep"))
+        # Patches are merged once instead of three times: cells of 8 pixels, not 32.
+        made.append(embed("san_francisco_bay", scene, "--budget", "fine"))
+        clusters = OUTPUT / "clusters.tif", OUTPUT / "clusters.png"
+        run("map", made[-1][0], "--clusters", "6", "-o", clusters[0], "--picture", clusters[1])
+        made.append(clusters)
     for target, picture in made:
-        print(f"\nfeature map  {target.resolve()}\nquicklook    {picture.resolve()}")
+        print(f"\nmap      {target.resolve()}\npicture  {picture.resolve()}")
 
 
 if __name__ == "__main__":
