@@ -40,7 +40,7 @@ $(READY): pyproject.toml constraints.txt
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
-test: $(READY) ## the default tests: CPU, offline, some minutes (ARGS="-k word" goes to pytest)
+test: $(READY) ## the default tests: CPU, offline, under four minutes (ARGS="-k word" goes to pytest)
 	$(BIN)/pytest $(ARGS)
 
 test-all: $(READY) ## all tests, the slow and the online ones too; those for a GPU where there is one

@@ -68,9 +68,11 @@ def test_a_used_folder_is_refused_or_gone_on_with(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(recipe, tmp_path, monkeypatch, number):
-    if signal.getsignal(number) == signal.SIG_IGN:
-        pytest.skip("the tests were started where this signal is ignored, as in the background")
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(
+    request, recipe, tmp_path, monkeypatch, number
+):
+    before = signal.signal(number, signal.default_int_handler)  # ignored in a background process
+    request.addfinalizer(lambda: signal.signal(number, before))
     pretrain(recipe(tmp_path / "whole"))
     from skysense.pretrain import run as module
 
