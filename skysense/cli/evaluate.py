@@ -13,6 +13,7 @@ from skysense.cli.options import check_folder, pick_device, progress_bar, terse_
 
 if TYPE_CHECKING:
     from skysense.data.labelled import LabelledSet
+    from skysense.models.embedding import Size
     from skysense.tasks.probe import ProbeResult
 
 
@@ -64,6 +65,15 @@ def evaluate(
     neighbors: Annotated[
         int, typer.Option("--neighbors", min=1, help="Neighbors that vote (knn).")
     ] = 20,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size",
+            help="Bring the longer side of each image to so many pixels first; `stored` leaves "
+            "images as they are. Default: what the model's vectors were fitted at.",
+            show_default=False,
+        ),
+    ] = None,
     against: Annotated[
         Against | None,
         typer.Option("--against", help="Also score an untrained model of the same configuration."),
@@ -95,17 +105,19 @@ def evaluate(
     skysense evaluate --model v2_nano --data train --test test --protocol linear --json scores.json
     """
     from skysense.hub import load, pack
+    from skysense.models.embedding import own_size
     from skysense.models.encoder import UntrainedModelWarning, warn_if_untrained
     from skysense.sensors import get_sensor
     from skysense.tasks.probe import difference, evaluate, random_twin, train_and_test
     from skysense.tasks.probe.vectors import VectorCache, fingerprint
 
-    get_sensor(sensor)
+    card, asked = get_sensor(sensor), _parse_size(size)
     _check_output(output)
     train_set, test_set = train_and_test(data, test, seed)
     names = [name.strip() for name in bands.split(",")] if bands else None
     device = pick_device(device)
     loaded = load(model, device)
+    pixels = asked or own_size(loaded, card.modality)  # the same for both
     models = [loaded] if against is None else [loaded, random_twin(loaded, seed + 1)]
     results = []
     total = len(models) * (len(train_set) + len(test_set))
@@ -126,9 +138,13 @@ def evaluate(
                 seed=seed,
                 cache=kept,
                 advance=advance,
+                size=pixels,
             )
             results.append(result)
-    facts = results[0].facts() | {"split": _split_in_words(test, train_set, test_set, seed)}
+    facts = results[0].facts() | {
+        "size": pixels,
+        "split": _split_in_words(test, train_set, test_set, seed),
+    }
     if against:
         value, interval = difference(results[0].scores, results[1].scores, seed)
         facts["random"] = results[1].facts()
@@ -136,6 +152,21 @@ def evaluate(
     _print(results, facts)
     if output:
         _write(output, facts)
+
+
+def _parse_size(text: str | None) -> "Size | None":
+    """Pixels or `stored`, as typed.
+
+    Raises:
+        ValueError: neither.
+    """
+    if text is None:
+        return None
+    if text == "stored":
+        return "stored"
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise ValueError(f"--size is a number of pixels, or `stored`, not `{text}`")
+    return int(text)
 
 
 def _check_output(output: Path | None) -> None:
@@ -167,9 +198,10 @@ def _print(results: "list[ProbeResult]", facts: dict[str, Any]) -> None:
 
     first = results[0]
     console = Console()
+    size = "of the stored size" if facts["size"] == "stored" else f"at {facts['size']} pixels"
     console.print(
         f"{first.protocol} of {first.test_images} images of {first.test} by {first.train_images} "
-        f"images of {first.train} as `{first.sensor}`; test images: {facts['split']}"
+        f"images of {first.train} as `{first.sensor}`, {size}; test images: {facts['split']}"
     )
     table = Table("", *_titles(results))
     for title, name in (("accuracy", "accuracy"), ("macro F1", "macro_f1")):

@@ -4,6 +4,8 @@ Legend: N images, C bands, H W pixels, D width.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from skysense.models.pooling import POOLINGS, Pooling, pool_features
 from skysense.models.readout import Readout
+from skysense.models.resizing import resize
 from skysense.sample import (
     UNKNOWN_DAY,
     Batch,
@@ -21,9 +24,12 @@ from skysense.sample import (
     collate,
     undated,
 )
-from skysense.sensors import SensorCard, find_bands, get_sensor, missing_bands
+from skysense.sensors import Modality, SensorCard, find_bands, get_sensor, missing_bands
 
 ImageLike = npt.NDArray[np.generic] | Tensor
+
+Size = int | Literal["stored"]
+"""Pixels that the longer side of an image is brought to, or `stored` to leave it as it is."""
 
 
 def to_series(image: ImageLike, card: SensorCard, bands: Sequence[str] | None = None) -> Series:
@@ -119,6 +125,7 @@ def embed_images(
     bands: Sequence[str] | None = None,
     batch_size: int = 16,
     pooling: Pooling | None = None,
+    size: Size | None = None,
 ) -> npt.NDArray[np.float32]:
     """One pooled vector an image.
 
@@ -130,13 +137,16 @@ def embed_images(
         batch_size: images computed at a time; a batch of mixed sizes is padded and masked.
         pooling: how the features become a vector; default: by the model's read-out if it has one,
             else `fused`.
+        size: what images are brought to first (bilinear); default: the size that the model's
+            read-out was fitted at, else as they are stored. Four times the pixels take four times
+            as long.
 
     Returns:
         `(N, D)` float32.
 
     Raises:
         ValueError: images do not fit the card, one holds no valid pixel, or there is no such
-            pooling.
+            pooling or size.
     """
     card = get_sensor(sensor)
     if pooling is not None and pooling not in POOLINGS:
@@ -144,6 +154,8 @@ def embed_images(
     readout = getattr(model, "readout", None) if pooling is None else None
     if readout is not None and card.modality not in readout.config.modalities:
         readout = None
+    if size is None:
+        size = own_size(model, card.modality)
     if getattr(images, "ndim", 4) == 3:
         raise ValueError("`images` is one image; pass a list, or (N, C, H, W)")
     device = next(model.parameters()).device
@@ -158,6 +170,9 @@ def embed_images(
             if not bool(seen.all()):
                 empty = (start + torch.nonzero(~seen).flatten()).tolist()
                 raise ValueError(f"images {empty} hold no valid pixel")
+            if size != "stored":
+                part = resize(batch.modalities[card.modality], size)
+                batch = replace(batch, modalities={card.modality: part})
             features = model(batch.to(device))
             if isinstance(readout, Readout):
                 vector = readout(features, card.modality)
@@ -169,6 +184,13 @@ def embed_images(
     if not vectors:
         raise ValueError("`images` is empty")
     return np.concatenate(vectors)
+
+
+def own_size(model: torch.nn.Module, modality: Modality) -> Size:
+    """What a model brings a modality's images to, where nothing else is asked for."""
+    readout = getattr(model, "readout", None)
+    sizes = readout.config.sizes if isinstance(readout, Readout) else {}
+    return sizes.get(modality, "stored")
 
 
 def _span(start: int, size: int, images: ImageLike | Sequence[ImageLike]) -> range:

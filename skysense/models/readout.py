@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from skysense.config import Config
@@ -36,6 +36,9 @@ class ReadoutConfig(Config):
     """How much of a direction's spread is taken away: 0 nothing, 1 all of it."""
     modalities: tuple[Modality, ...] = MODALITIES
     """Which modalities have one; the vectors of others are means of the fused map."""
+    sizes: dict[Modality, PositiveInt] = Field(default_factory=dict)
+    """Pixels that the longer side of a modality's images is brought to before they are computed;
+    images of modalities that are not named stay as they are."""
 
 
 class Readout(nn.Module):

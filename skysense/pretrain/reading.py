@@ -13,8 +13,10 @@ from skysense.data.shards import ShardLoader
 from skysense.hub.catalog import Model
 from skysense.models.pooling import pool_parts
 from skysense.models.readout import Readout
+from skysense.models.resizing import resize
 from skysense.models.skysense_v2 import SkySenseV2
 from skysense.pretrain.recipe import Recipe
+from skysense.sensors import Modality
 
 _BATCH = 32
 LEAST_VARIANCE = 1e-12
@@ -52,13 +54,15 @@ def fit_readout(model: Model, recipe: Recipe) -> None:
     model.fused_scale.copy_(variance.clamp(min=LEAST_VARIANCE).rsqrt())
 
 
-def _collect(model: Model, recipe: Recipe, key: str, count: int) -> tuple[list[Tensor], Tensor]:
+def _collect(
+    model: Model, recipe: Recipe, key: Modality, count: int
+) -> tuple[list[Tensor], Tensor]:
     """Pooled parts `(N, D)` of a modality alone, of at most `count` samples in a fixed order.
 
     And the valid cells `(M, D)` of their fused maps, in float64.
     """
     assert recipe.readout is not None
-    data = recipe.data
+    data, size = recipe.data, recipe.readout.sizes.get(key)
     loader = ShardLoader(
         data.shards,
         _BATCH,
@@ -71,12 +75,17 @@ def _collect(model: Model, recipe: Recipe, key: str, count: int) -> tuple[list[T
     cells: list[Tensor] = []
     with closing(loader.batches(0)) as batches:
         for _ in range(max(1, min(count, len(loader)) // _BATCH)):
-            batch = next(batches).batch.to(device)
-            alone = dataclasses.replace(batch, modalities={key: batch.modalities[key]})
-            features = model(alone)
+            batch = next(batches).batch
+            part = batch.modalities[key]
+            alone = dataclasses.replace(batch, modalities={key: part})
+            features = model(alone.to(device))
             assert features.fused is not None
             assert features.fused_valid is not None
             cells.append(features.fused.movedim(1, -1)[features.fused_valid].double().cpu())
+            resized = resize(part, size) if size else part
+            if resized is not part:  # maps are made of images as they are, vectors of these
+                alone = dataclasses.replace(batch, modalities={key: resized})
+                features = model(alone.to(device))
             parts = pool_parts(features, recipe.readout.pooling, key)
             found.append([part.float().cpu() for part in parts])
     return [torch.cat(of_part) for of_part in zip(*found, strict=True)], torch.cat(cells)

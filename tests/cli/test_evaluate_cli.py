@@ -53,6 +53,19 @@ def test_table_and_json(evaluate, sets, protocol):
     assert [path.name for path in output.parent.iterdir()] == ["scores.json"]
 
 
+def test_images_are_brought_to_a_size(evaluate, sets):
+    output = sets / "scores.json"
+    for asked, words, kept in (
+        ("24", "at 24 pixels", 24),
+        ("stored", "of the stored size", "stored"),
+    ):
+        result = evaluate("--size", asked, "--cache", sets / "cache", "--json", output)
+        assert result.exit_code == 0
+        assert f"as `rgb8`, {words};" in plain(result.stdout)
+        assert json.loads(output.read_text())["size"] == kept
+    assert len(list((sets / "cache").iterdir())) == 4  # of either size, training and test
+
+
 def test_without_test_set_and_against_the_random_twin(evaluate, sets):
     output = sets / "scores.json"
     result = evaluate("--against", "random", "--json", output, "--cache", sets / "cache")
@@ -102,6 +115,8 @@ def test_untrained_models_say_so_once(skysense, sets):
         (("--neighbors", "0"), "Invalid value for '--neighbors'"),
         (("--model", "v9"), "unknown model `v9`"),
         (("--json", "."), "is a folder"),
+        (("--size", "0"), "--size is a number of pixels, or `stored`, not `0`"),
+        (("--size", "large"), "or `stored`, not `large`"),
         (("--device", "abacus"), "--device abacus is not known"),
     ],
 )

@@ -16,6 +16,7 @@ import torch
 from skysense.data.labelled import LabelledSet, open_labelled, split
 from skysense.engine.neighbors import NEIGHBORS, TEMPERATURE, knn_scores, standardized
 from skysense.hub.catalog import Model
+from skysense.models.embedding import Size
 from skysense.models.skysense_v2 import SkySenseV2Config
 from skysense.tasks.probe.logistic import predict_linear
 from skysense.tasks.probe.scores import Scores, score
@@ -147,6 +148,7 @@ def evaluate(
     seed: int = 0,
     cache: VectorCache | None = None,
     advance: Callable[[int], None] | None = None,
+    size: Size | None = None,
 ) -> ProbeResult:
     """Score the frozen features of a model on labelled images.
 
@@ -162,13 +164,15 @@ def evaluate(
         seed: of everything that is drawn.
         cache: where to look for the vectors first, and to keep them.
         advance: told how many images were embedded.
+        size: pixels that the longer side of each image is brought to first, or `stored`;
+            default: the model's own choice.
 
     Raises:
         ValueError: the sets cannot be read, do not go together, or do not fit the card.
     """
     started = time.monotonic()
     train, test = train_and_test(train, test, seed)
-    options = (sensor, bands, batch_size, cache, advance)
+    options = (sensor, bands, batch_size, cache, advance, size)
     vectors, asked = (embed_set(model, part, *options) for part in (train, test))
     scores = probe_vectors(
         vectors, train.labels, asked, test.labels, protocol, len(train.classes), neighbors, seed

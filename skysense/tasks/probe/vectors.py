@@ -17,7 +17,7 @@ from torch import nn
 
 from skysense.data.image_files import Image
 from skysense.data.labelled import LabelledSet
-from skysense.models.embedding import to_series
+from skysense.models.embedding import Size, to_series
 from skysense.sensors import get_sensor
 
 Vectors = npt.NDArray[np.float32]
@@ -34,6 +34,8 @@ class Embedder(Protocol):
         sensor: str,
         bands: Sequence[str] | None = None,
         batch_size: int = 16,
+        *,
+        size: Size | None = None,
     ) -> Vectors:
         """`(C, H, W)` each to `(N, D)`."""
         ...
@@ -50,16 +52,22 @@ def fingerprint(model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class VectorCache:
-    """A folder of vectors computed before, found by model, images, sensor and bands."""
+    """A folder of vectors computed before, found by model, images, sensor, bands and size."""
 
     folder: Path
     """Made if need be."""
     model: str
     """`fingerprint` of the model."""
 
-    def path(self, labelled: LabelledSet, sensor: str, bands: Sequence[str] | None) -> Path:
+    def path(
+        self,
+        labelled: LabelledSet,
+        sensor: str,
+        bands: Sequence[str] | None,
+        size: Size | None = None,
+    ) -> Path:
         """Where the vectors of a set are; other files, or newer ones, are elsewhere."""
-        digest = hashlib.sha256(f"{self.model} {sensor} {bands}".encode())
+        digest = hashlib.sha256(f"{self.model} {sensor} {bands} {size}".encode())
         states = {path: path.stat() for path in {file.path for file in labelled.files}}
         for file in labelled.files:
             state = states[file.path]
@@ -75,6 +83,7 @@ def embed_set(
     batch_size: int = 32,
     cache: VectorCache | None = None,
     advance: Callable[[int], None] | None = None,
+    size: Size | None = None,
 ) -> Vectors:
     """One vector for each image of a set.
 
@@ -86,6 +95,7 @@ def embed_set(
         batch_size: images computed at a time, all of one size.
         cache: where to look first, and to keep the result.
         advance: told how many images were done.
+        size: what images are brought to first; default: the model's own choice.
 
     Returns:
         `(N, D)` float32.
@@ -94,7 +104,7 @@ def embed_set(
         ValueError: an image cannot be read or does not fit the card; the message names it.
     """
     bands = labelled.bands if bands is None else tuple(bands)
-    kept = cache and cache.path(labelled, sensor, bands)
+    kept = cache and cache.path(labelled, sensor, bands, size)
     if kept and kept.is_file():
         stored: Vectors = np.load(kept, allow_pickle=False)
         if advance:
@@ -103,7 +113,9 @@ def embed_set(
     parts = []
     for start in range(0, len(labelled), _BATCHES_READ * batch_size):
         indices = range(start, min(start + _BATCHES_READ * batch_size, len(labelled)))
-        parts.append(_embed_some(model, labelled, indices, sensor, bands, batch_size, advance))
+        parts.append(
+            _embed_some(model, labelled, indices, sensor, bands, batch_size, advance, size)
+        )
     vectors = np.concatenate(parts)
     if kept:
         _save(vectors, kept)
@@ -118,6 +130,7 @@ def _embed_some(
     bands: Sequence[str] | None,
     batch_size: int,
     advance: Callable[[int], None] | None,
+    size: Size | None,
 ) -> Vectors:
     """Images of one size together, so that none is padded; vectors in the order of `indices`."""
     images = [labelled.read(i) for i in indices]
@@ -130,7 +143,7 @@ def _embed_some(
             chosen = positions[start : start + batch_size]
             batch = [images[i] for i in chosen]
             try:
-                vectors.append(model.embed(batch, sensor, bands=bands, batch_size=batch_size))
+                vectors.append(model.embed(batch, sensor, bands, batch_size, size=size))
             except ValueError as error:
                 files = [labelled.files[indices[i]] for i in chosen]
                 raise _named(error, batch, files, sensor, bands) from None
