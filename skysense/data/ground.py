@@ -6,6 +6,8 @@ All projections go through pyproj, whose failures are of one kind (rasterio leak
 import functools
 import math
 
+import numpy as np
+import numpy.typing as npt
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import ProjError
 
@@ -34,6 +36,20 @@ def lon_lat(grid: Grid, row: float, col: float) -> tuple[float, float]:
     """Longitude (-180 to 180) and latitude of a pixel position; not finite if off the Earth."""
     lon, lat = _between(grid.crs, "EPSG:4326").transform(*grid.xy(row, col))
     return (float(lon) + 180) % 360 - 180, float(lat)
+
+
+def moved(
+    source: str, target: str, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Coordinates, of any shape, in another system; not finite where they have no place there.
+
+    Raises:
+        ValueError: there is no way from one system to the other.
+    """
+    if source == target:
+        return x, y
+    there = _between(source, target).transform(x, y)
+    return np.asarray(there[0], np.float64), np.asarray(there[1], np.float64)
 
 
 def metres(grid: Grid) -> float:

@@ -130,6 +130,10 @@ class Source:
         named = [f"{i + 1}={name or '(no name)'}" for i, name in enumerate(self.names)]
         return f"{Path(self.label).name} has {len(self.names)} bands: {', '.join(named)}"
 
+    def onto(self, grid: Grid) -> "Source":
+        """Itself; or the same on another grid, where the source can be read on any."""
+        return self
+
     def open(self) -> Pixels:
         """Open it, in the thread that reads it.
 
@@ -318,9 +322,9 @@ def _check(path: str, dataset: rasterio.DatasetReader) -> None:
         )
     if dataset.crs is None and dataset.gcps[0]:
         raise ValueError(
-            f"{path}: has ground control points only, as Sentinel-1 GRD is delivered: correct it "
-            f"for terrain first (SNAP's Range-Doppler Terrain Correction, or `gdalwarp` on flat "
-            f"ground), or order RTC (ASF HyP3, or `sentinel-1-rtc` of the Planetary Computer)"
+            f"{path}: has ground control points only, as Sentinel-1 GRD is delivered: give the "
+            f"whole SAFE folder or its zip, whose annotation calibrates it, or RTC (ASF HyP3, or "
+            f"`sentinel-1-rtc` of the Planetary Computer)"
         )
     if dataset.crs is None:
         raise ValueError(

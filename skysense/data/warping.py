@@ -68,7 +68,7 @@ class GridReader:
         Raises:
             ValueError: the file cannot be opened, or is another than its description says.
         """
-        self.file = file
+        self.file = file = file.onto(grid)
         self._grid, self._nearest, self._exact = grid, nearest, exact
         self._nodata: float | None = None
         self._stack = ExitStack()

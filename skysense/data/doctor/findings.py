@@ -42,6 +42,7 @@ CODES: Mapping[str, str] = {
     "offset-there": "Sentinel-2 numbers with the offset of 1000, read without it",
     "offset-missing": "Sentinel-2 numbers without the offset of 1000, read with it",
     "offset-unknown": "nothing says whether Sentinel-2 numbers carry the offset of 1000",
+    "ground-range": "Sentinel-1 GRD, placed without terrain correction",
     "mixed-baselines": "Sentinel-2 files with and without the offset of 1000 in one series",
     "mixed-products": "files of one place are of several sensor cards of a modality",
     "bands-exchanged": "names of optical bands are exchanged",

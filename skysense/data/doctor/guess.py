@@ -102,7 +102,7 @@ def _fit(
     score = 2 * len(found) / len(card.bands) + len(found) / named
     product = look.found.product
     if product is not None and card.name in product.cards:
-        score += 5
+        score += 5 if card.name == product.cards[0] else 3.5  # a pair, for each of its files
         reasons.append(f"of the product {product.name}")
     text = " ".join([str(look.path.absolute().parent.name), look.path.name, *_titles(look)]).upper()
     for pattern, cards, what in _HINTS:

@@ -6,18 +6,22 @@ Legend: H W pixels.
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 from rasterio import windows
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
 from skysense.data.doctor.sample import Sample, Tile, summarize
 from skysense.data.products import Found, find_files, find_masks, inspect_found
+from skysense.data.products.grd import GroundRange
 from skysense.data.rasters import IO_ERRORS, RasterFile, is_member, parse_date, reason
 from skysense.geo import Window
 from skysense.sensors.match import tokens
@@ -179,11 +183,32 @@ def _look(
     )
     if header.count == 0:
         return look
-    tiles, failures, whole = _read(dataset, file, side)
+    if isinstance(file, GroundRange):
+        header = replace(header, **_as_read(file))
+        look = replace(look, header=header)
+        dataset = file.open()
+    with closing(dataset):
+        tiles, failures, whole = _read(dataset, file, side)
     decimated = len(tiles) == 1 and not whole and not failures
     shape = tiles[0].mask.shape if decimated else header.shape
     sample = summarize(tiles, (shape[0], shape[1]), look.measured, named, header.nodata)
     return replace(look, sample=sample, failures=tuple(failures), is_whole=whole)
+
+
+def _as_read(file: GroundRange) -> dict[str, Any]:
+    """What is another in the header of the map that the readers make of an image.
+
+    Its layout is as it has to be: the annotation goes with no other file.
+    """
+    return {
+        "shape": file.grid.shape,
+        "dtypes": (file.dtype,),
+        "nodata": file.nodata,
+        "crs": f"EPSG:{CRS.from_wkt(file.grid.crs).to_epsg()}",
+        "transform": file.grid.transform,
+        "is_striped": False,
+        "has_overviews": True,
+    }
 
 
 def _header(dataset: rasterio.DatasetReader) -> Header:

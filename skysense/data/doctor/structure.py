@@ -11,6 +11,7 @@ from rasterio.enums import ColorInterp
 
 from skysense.data.doctor.findings import Finding, Severity
 from skysense.data.doctor.look import Header, Look
+from skysense.data.products.grd import GroundRange
 from skysense.sensors import SENSORS
 from skysense.sensors.match import matches
 
@@ -33,9 +34,13 @@ def structure(look: Look) -> Iterator[Finding]:
         yield _unreadable(look)
         return
     yield from _usable(look, look.header)
-    if look.found.product is not None and look.found.product.note:
-        fix = "--sensor s2_l2a_n0400"
-        yield Finding("note", "offset-unknown", look.found.product.note, fix)
+    product = look.found.product
+    if product is not None and product.is_ground_range:
+        yield _ground_range(look)
+        if look.file is None:
+            return
+    elif product is not None and product.note:
+        yield Finding("note", "offset-unknown", product.note, "--sensor s2_l2a_n0400")
     if look.header.count == 0:
         return
     yield from _place(look, look.header)
@@ -57,6 +62,17 @@ def _unreadable(look: Look) -> Finding:
         return Finding("error", "damaged", text, "get the file again")
     text = f"is no raster that GDAL can read ({look.trouble})"
     return Finding("error", "not-a-raster", text, "leave it out, or convert it to GeoTIFF")
+
+
+def _ground_range(look: Look) -> Finding:
+    """Sentinel-1 GRD: what it lacks on mountains, or why it cannot be read at all."""
+    if look.file is None:
+        return Finding("error", "unusable", str(look.trouble), "see the message")
+    text = "is placed by its ground control points, without terrain correction"
+    if isinstance(look.file, GroundRange):
+        low, high = look.file.points.heights
+        text += f"; their heights are {low:.0f} to {high:.0f} m"
+    return Finding("note", "ground-range", text, "take RTC for mountains")
 
 
 def _usable(look: Look, header: Header) -> Iterator[Finding]:

@@ -7,6 +7,8 @@ files belong together; a raster alone says little of that.
     metadata.py   what is written beside the rasters: MTD_MSIL2A.xml, MTL.txt, a STAC item
     archives.py   zip and tar files, read without unpacking
     search.py     the rasters of files, folders and archives, each with its product
+    grd.py        Sentinel-1 GRD, calibrated (calibration.py) and placed by its control points
+                  (control.py)
     clouds.py     classes and bits that are cloud, and what share of a date they cover
 """
 

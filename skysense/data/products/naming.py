@@ -1,8 +1,9 @@
 """What the name of a product says: which, of which level, of which day.
 
 Sources: ESA "Sentinel-2 Products Specification Document" (compact naming); USGS "Landsat
-Collection 2 product identifiers"; ASF "HyP3 RTC naming convention"; JPL "OPERA RTC-S1 product
-specification"; Element 84 "Earth Search" for the folders of its Sentinel-2 GeoTIFFs.
+Collection 2 product identifiers"; ESA "Sentinel-1 Product Specification"; ASF "HyP3 RTC naming
+convention"; JPL "OPERA RTC-S1 product specification"; Element 84 "Earth Search" for the folders of
+its Sentinel-2 GeoTIFFs.
 """
 
 import re
@@ -27,6 +28,10 @@ HYP3 = re.compile(
 )
 OPERA = re.compile(r"^OPERA_L2_RTC-S1_\w+-\w+-\w+_\d{8}T\d{6}Z_\d{8}T\d{6}Z_S1[A-D]_\d+_v[\d.]+")
 SENTINEL1 = re.compile(r"^S1[A-D]_(?:IW|EW|SM|S\d)_(?:GRD|SLC)\w_\w+$")
+GRD_FILE = re.compile(
+    r"^s1[a-d]-(?:iw|ew|s[1-6])-grd-(?P<polarization>vv|vh|hh|hv)-\d{8}t\d{6}-[\w-]+\.tiff?$", re.I
+)
+"""A measurement of a SAFE folder."""
 RTC_FILE = re.compile(r"^(?:iw|ew|s\d)-(?:vv|vh|hh|hv)\.rtc$")
 
 _L2A = ("s2_l2a", "s2_l2a_n0400", "s2")
@@ -64,6 +69,8 @@ class Product:
     """What a band in a file's name is called instead."""
     problem: str = ""
     """Why it cannot be read, and what to do."""
+    is_ground_range: bool = False
+    """Sentinel-1 GRD, to be calibrated, and placed by its control points."""
     note: str = ""
     """What the user should know before it is read."""
 
@@ -78,13 +85,19 @@ def named(path: Path) -> Product | None:
     if own is not None:
         return own
     for folder in path.parents:
-        text = folder.name.removesuffix("}")
-        for ending in (".zip", ".tar", ".SAFE"):
-            text = text.removesuffix(ending)
+        text = _stem(folder)
         for pattern, make in _FOLDERS:
             if match := pattern.match(text):
                 return make(folder, text, match)
     return None
+
+
+def _stem(folder: Path) -> str:
+    """The name of a product's folder or archive without endings."""
+    text = folder.name.removesuffix("}")
+    for ending in (".zip", ".tar", ".SAFE"):
+        text = text.removesuffix(ending)
+    return text
 
 
 def _of_file(path: Path) -> Product | None:
@@ -92,6 +105,8 @@ def _of_file(path: Path) -> Product | None:
     for pattern, make in _FILES:
         if match := pattern.match(path.name):
             return make(path.parent / match[0], match[0], match)
+    if match := GRD_FILE.match(path.name):
+        return _ground_range(path, match)
     if RTC_FILE.match(path.stem):
         parents = [folder for folder in path.parents if SENTINEL1.match(folder.name)]
         root = parents[0] if parents else path.parent
@@ -140,6 +155,30 @@ def _hyp3(root: Path, name: str, match: re.Match[str]) -> Product:
 
 def _opera(root: Path, name: str, _: re.Match[str]) -> Product:
     return Product(root, name, parse_date(name), ("s1_linear",))
+
+
+_NO_TERRAIN = (
+    "Sentinel-1 GRD is placed by its control points, without terrain correction: on mountains it "
+    "lies off by up to hundreds of metres, and slopes keep their brightness; take RTC there (ASF "
+    "HyP3, or `sentinel-1-rtc` of the Planetary Computer)"
+)
+"""Without a path: one line for all dates of a series."""
+
+
+def _ground_range(path: Path, match: re.Match[str]) -> Product:
+    """A measurement of GRD in its SAFE folder; without a name of the folder, both polarizations."""
+    inside = path.parent.name == "measurement"
+    root = path.parent.parent if inside else path.parent
+    name, date = _stem(root) if inside else path.stem, parse_date(path.name)
+    if match["polarization"].upper() in ("HH", "HV"):
+        problem = (
+            f"{name} holds HH and HV, which no sensor card has: take a product of VV and VH "
+            f"(1SDV in its name)"
+        )
+        return Product(root, name, date, is_ground_range=True, problem=problem)
+    single = SENTINEL1.match(name) and "_1SSV_" in name
+    cards = ("s1_vv",) if single else ("s1", "s1_vv")
+    return Product(root, name, date, cards, is_ground_range=True, note=_NO_TERRAIN)
 
 
 def _sentinel1(root: Path, name: str, _: re.Match[str]) -> Product:

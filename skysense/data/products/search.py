@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from skysense.data.products import grd
 from skysense.data.products.archives import SUFFIXES, is_archive, members
 from skysense.data.products.metadata import with_metadata
-from skysense.data.products.naming import Product, is_product, named
+from skysense.data.products.naming import GRD_FILE, Product, is_product, named
 from skysense.data.rasters import RASTER_SUFFIXES, RasterFile, inspect, is_wanted
 from skysense.sensors.match import tokens
 
@@ -113,7 +114,8 @@ def inspect_found(found: Found, names: Sequence[str] | None = None) -> RasterFil
     product = found.product
     if product is not None and product.problem:
         raise ValueError(f"{found.path}: {product.problem}")
-    file = inspect(found.path, names)
+    ground_range = GRD_FILE.match(found.path.name) is not None
+    file = (grd.inspect if ground_range else inspect)(found.path, names)
     if product is None:
         return file
     renamed = file.names if names is not None else tuple(_renamed(n, product) for n in file.names)

@@ -258,6 +258,29 @@ def test_container_without_bands(scene, tmp_path):
     assert [f.code for f in examine([path]).findings] == ["no-bands"]
 
 
+def test_ground_range_is_named_and_can_be_embedded(grd):
+    """Both files of a product; no numbers are mistaken for amplitudes, no border for a fault."""
+    root = grd()
+    report = examine([root])
+    assert [(f.code, f.severity) for f in report.findings] == [("ground-range", "note")] * 2
+    for finding in report.findings:
+        assert "without terrain correction; their heights are 400 to 619 m" in finding.message
+        assert finding.fix == "take RTC for mountains"
+    assert [file.guess.card for file in report.files] == ["s1", "s1"]
+    assert report.files[0].crs == "EPSG:32632"
+    assert report.commands == (f"skysense embed --s1 {root} -o features.tif",)
+    assert first_errors([root], modality="s1") == []
+
+
+def test_ground_range_without_calibration(grd):
+    root = grd()
+    for path in root.rglob("calibration-*.xml"):
+        path.unlink()
+    findings = examine([root]).findings
+    assert [(f.code, f.severity) for f in findings] == [("unusable", "error")] * 2
+    assert "give the whole SAFE folder or its zip" in findings[0].message
+
+
 def test_large_file_in_strips(scene, monkeypatch):
     path = scene("s2_l2a")
     assert examine([path]).findings == ()

@@ -1,10 +1,8 @@
-"""Sentinel-1: corrected pairs are read in the unit their names say, others are refused."""
+"""Sentinel-1: corrected pairs are read in the unit their names say, amplitudes are refused."""
 
 import numpy as np
 import pytest
-import rasterio
 from rasterio import Affine
-from rasterio.control import GroundControlPoint
 
 from skysense.data.scene import open_scene
 
@@ -83,32 +81,3 @@ def test_two_passes_of_a_day_keep_apart(pair):
     assert len(layer.acquisitions) == 2
     for acquisition in layer.acquisitions:
         assert len({file.product for file in acquisition.files}) == 1
-
-
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # while writing
-@pytest.mark.parametrize("packed", [False, True])
-def test_ground_range_without_geocoding_is_refused_with_advice(tmp_path, zipped, packed):
-    root = tmp_path / f"{GRD}.SAFE"
-    (root / "measurement").mkdir(parents=True)
-    corners = [
-        GroundControlPoint(row, col, 10 + col / 160, 48 - row / 160, 0)
-        for row in (0, 16)
-        for col in (0, 16)
-    ]
-    for word in ("vv", "vh"):
-        path = root / f"measurement/s1a-iw-grd-{word}-20200903t171212-20200903t171237-001.tiff"
-        with rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            count=1,
-            height=16,
-            width=16,
-            dtype="uint16",
-            gcps=corners,
-            crs="EPSG:4326",
-        ) as file:
-            file.write(np.ones((1, 16, 16), np.uint16))
-    given = zipped(root) if packed else root
-    with pytest.raises(ValueError, match=r"ground control points only.*Terrain Correction.*RTC"):
-        s1(given)
