@@ -34,13 +34,15 @@ def write_series(
     Args:
         folder: where to write; made if missing.
         shape: Sentinel-2 pixels of 10 m, `(H, W)`.
-        dates: acquisitions of Sentinel-2 (ten bands at 10 m in a file) and Sentinel-1 (VV, VH).
+        dates: acquisitions of Sentinel-2 (ten bands at 10 m in a file) and Sentinel-1 (VV, VH),
+            of which there may be none.
 
     Returns:
         Modality to files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    scene = make_scene(size=256, hr_per_s2=1, s2_dates=dates[0], s1_dates=dates[1], cloud_cover=0)
+    drawn = {"s2_dates": dates[0], "s1_dates": max(1, dates[1])}
+    scene = make_scene(size=256, hr_per_s2=1, cloud_cover=0, **drawn)
     rows, cols = shape
     bounds = (_LEFT, _TOP - rows * _METRES, _LEFT + cols * _METRES, _TOP)
     left, bottom, right, top = transform_bounds(S2_CRS, S1_CRS, *bounds)
@@ -51,10 +53,12 @@ def write_series(
         "s1": (scene.s1, scene.s1_dates, s1_shape, s1_names, S1_CRS, (left, top), float("nan")),
     }
     files: dict[str, list[Path]] = {}
-    for key, (pixels, days, size, names, crs, (x, y), nodata) in laid.items():
+    for count, (key, laid_out) in zip(dates, laid.items(), strict=True):
+        pixels, days, size, names, crs, (x, y), nodata = laid_out
+        days = days[:count]
         files[key] = [folder / f"{key}_{str(day).replace('-', '')}.tif" for day in days]
         transform = Affine(_METRES, 0, x, 0, -_METRES, y)
-        for path, block in zip(files[key], pixels, strict=True):
+        for path, block in zip(files[key], pixels[:count], strict=True):
             image = _mirrored(block, size)
             _write(path, image, names, crs, transform, nodata=nodata, zlevel=1)
     return files

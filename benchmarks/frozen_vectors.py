@@ -4,9 +4,11 @@ Uses the split of `pretrain_nano.py`: a fifth of EuroSAT RGB and UC Merced was h
 
 1. Which pooling: kNN-20 and linear probe of each, validated on a fifth of the TRAINING images, with
    the rest as neighbours. The choice is made here, never on held-out images.
-2. The chosen vector on held-out images, with 95% intervals, beside an untrained model of the same
+2. Which size images are brought to first: `SIZES`, with a read-out like the model's own fitted on
+   the four fifths at each; validated in the same way.
+3. The chosen vector on held-out images, with 95% intervals, beside an untrained model of the same
    configuration and the mean and spread of each band.
-3. The linear probe with 1, 5, 10, 50 labels a class, five draws each, beside band statistics.
+4. The linear probe with 1, 5, 10, 50 labels a class, five draws each, beside band statistics.
 
 Limits: kNN and linear of the targets that `TARGETS` names; it fails where one is missed. Run:
 python benchmarks/frozen_vectors.py --data FOLDER [--model v2_nano]
@@ -16,6 +18,7 @@ import argparse
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +30,12 @@ from _nano_data import labelled as split_labelled
 from skysense.data.labelled import LabelledSet, open_labelled, split
 from skysense.hub import load, pack
 from skysense.hub.catalog import Model
-from skysense.models.embedding import to_series
+from skysense.models.embedding import Size, own_size, to_batch
 from skysense.models.encoder import UntrainedModelWarning
-from skysense.models.pooling import POOLINGS, pool_features
-from skysense.sample import Sample, collate
+from skysense.models.pooling import POOLINGS, part_widths, pool_features
+from skysense.models.readout import Readout
+from skysense.models.resizing import resize
+from skysense.models.skysense_v2 import SkySenseV2
 from skysense.sensors import get_sensor
 from skysense.tasks.probe import few_shot, probe_vectors, random_twin
 from skysense.tasks.probe.evaluation import Protocol
@@ -45,10 +50,13 @@ TARGETS = {
     ("ucmerced", "knn"): 0.85,
 }
 CARD = get_sensor("rgb8")
+SIZES: tuple[Size, ...] = ("stored", 64, 96, 128)
 
 
 @torch.inference_mode()
-def vectors_of(model: Model, labelled: LabelledSet, batch: int = 32) -> dict[str, Vectors]:
+def vectors_of(
+    model: Model, labelled: LabelledSet, size: Size, batch: int = 32
+) -> dict[str, Vectors]:
     """Pooling to vectors `(N, D)`; the model's own read-out among them, if it has one."""
     images = [labelled.read(i) for i in range(len(labelled))]
     order = sorted(range(len(images)), key=lambda i: images[i].shape)
@@ -57,8 +65,11 @@ def vectors_of(model: Model, labelled: LabelledSet, batch: int = 32) -> dict[str
         shape = images[order[0]].shape
         chosen = [i for i in order[:batch] if images[i].shape == shape]
         order = order[len(chosen) :]
-        samples = [Sample({CARD.modality: to_series(images[i], CARD)}) for i in chosen]
-        features = model(collate(samples))
+        made_of = to_batch([images[i] for i in chosen], CARD)
+        if size != "stored":
+            part = resize(made_of.modalities[CARD.modality], size)
+            made_of = replace(made_of, modalities={CARD.modality: part})
+        features = model(made_of)
         made = {how: pool_features(features, how, CARD.modality) for how in POOLINGS}
         if getattr(model, "readout", None) is not None:
             made[OWN] = model.readout(features, CARD.modality)
@@ -66,6 +77,20 @@ def vectors_of(model: Model, labelled: LabelledSet, batch: int = 32) -> dict[str
             found.setdefault(how, []).append(values.float().numpy())
     back = np.argsort(sorted(range(len(images)), key=lambda i: images[i].shape))
     return {how: np.concatenate(parts)[back] for how, parts in found.items()}
+
+
+def read_out(model: SkySenseV2, fitted: Vectors, others: Vectors) -> tuple[Vectors, Vectors]:
+    """Both through a read-out like the model's own, fitted on the first; from pooling `spread`."""
+    assert model.config.readout is not None
+    config = model.config.readout.model_copy(
+        update={"pooling": "spread", "modalities": (CARD.modality,)}
+    )
+    widths = part_widths("spread", model.config.widths, model.config.fused_width)
+    fresh = Readout(config, {CARD.modality: widths})
+    fresh.fit(CARD.modality, torch.from_numpy(fitted).split(widths, 1))
+    mean, projection = (fresh.get_buffer(f"{CARD.modality}_{x}").numpy() for x in ("mean", "map"))
+    first, second = ((vectors - mean) @ projection.T for vectors in (fitted, others))
+    return first, second
 
 
 def band_statistics(labelled: LabelledSet) -> Vectors:
@@ -99,15 +124,17 @@ def shown(own: Mapping[str, Mapping[str, object]]) -> str:
 
 
 def study(name: str, model: Model, twin: Model, work: Path) -> dict[str, object]:
-    """All three tables of one labelled set, printed as Markdown."""
+    """All tables of one labelled set, printed as Markdown."""
     train = open_labelled(work / name / "train.csv")
     held_out = open_labelled(work / name / "held_out.csv").with_classes(train.classes)
     fitted, validation = split(train, 0.2, 1)
-    known, unseen = vectors_of(model, train), vectors_of(model, held_out)
+    own_choice = own_size(model, CARD.modality)
+    known, unseen = (vectors_of(model, side, own_choice) for side in (train, held_out))
     place = {str(file): i for i, file in enumerate(train.files)}
     rows = [[place[str(file)] for file in side.files] for side in (fitted, validation)]
 
-    print(f"\n### {name}: poolings, {len(validation)} of the training images validated\n")
+    print(f"\n### {name}: poolings, {len(validation)} of the training images validated")
+    print(f"\nSize: {own_choice}\n")
     print("| vector | width | kNN-20 | linear |\n|---|---|---|---|")
     poolings: dict[str, object] = {}
     for how, vectors in known.items():
@@ -115,9 +142,18 @@ def study(name: str, model: Model, twin: Model, work: Path) -> dict[str, object]
         poolings[how] = {"width": vectors.shape[1], **own}
         print(f"| {how} | {vectors.shape[1]} | {shown(own)} |", flush=True)
 
+    print(f"\n### {name}: sizes, validated on the same images\n")
+    print("| longer side | kNN-20 | linear |\n|---|---|---|")
+    sizes: dict[str, object] = {}
+    for size in SIZES if isinstance(model, SkySenseV2) and model.config.readout else ():
+        pooled = known if size == own_choice else vectors_of(model, train, size)
+        sides = read_out(model, *(pooled["spread"][chosen] for chosen in rows))
+        sizes[str(size)] = own = scores(*sides, (fitted, validation))
+        print(f"| {size} | {shown(own)} |", flush=True)
+
     how = OWN if OWN in known else "fused"
     statistics = [band_statistics(side) for side in (train, held_out)]
-    twins = [vectors_of(twin, side)["fused"] for side in (train, held_out)]
+    twins = [vectors_of(twin, side, own_choice)["fused"] for side in (train, held_out)]
     print(f"\n### {name}: {len(held_out)} held-out images, {len(train)} known\n")
     print("| vector | kNN-20 | linear |\n|---|---|---|")
     compared = {
@@ -138,7 +174,7 @@ def study(name: str, model: Model, twin: Model, work: Path) -> dict[str, object]
         curves[title] = {str(x.shots): [round(x.mean, 4), round(x.spread, 4)] for x in found}
         cells = [f"{x.mean:.3f} ± {x.spread:.3f}" for x in found]
         print(f"| {title} | {' | '.join(cells)} |", flush=True)
-    return {"poolings": poolings, "held_out": frozen, "few_shot": curves}
+    return {"poolings": poolings, "sizes": sizes, "held_out": frozen, "few_shot": curves}
 
 
 def main() -> None:

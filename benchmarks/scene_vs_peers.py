@@ -1,4 +1,4 @@
-"""One large RGB scene: `skysense embed`, a plain loop, terratorch's tiled inference; one model.
+"""One large scene: `skysense embed`, a plain loop, terratorch's tiled inference; one model.
 
 skysense    the command, as a user runs it: reads windows, blends rows, writes as it goes
 plain       reads the whole image, predicts overlapping tiles, averages them in one array of
@@ -13,7 +13,8 @@ terratorch  `terratorch.tasks.tiled_inference` with its own blending, in memory,
 All load the same model and pack it, and take tiles of the same size, overlap and number at a time;
 each runs in a process of its own, start-up and import included, in turn. Limits: faster than each
 of the others; at most a quarter of their peak memory; the same map as the plain loop (cosine of the
-cells 0.99 and more). Run: python benchmarks/scene_vs_peers.py [--size 2048]
+cells 0.99 and more). The scene is 8-bit RGB, or with `--sensor s2_l2a` ten bands of Sentinel-2.
+Run: python benchmarks/scene_vs_peers.py [--size 2048] [--sensor s2_l2a]
 """
 
 import argparse
@@ -32,19 +33,20 @@ import rasterio
 import torch
 import torch.nn.functional as F
 from _common import Cost, finish, measure, paired_ratio
-from _scenes import write_large_scene
+from _scenes import write_large_scene, write_series
 from rasterio.transform import Affine
 from torch import Tensor, nn
 
 from skysense.hub import load, pack
+from skysense.models.embedding import to_batch
 from skysense.models.encoder import Encoder, Schedules
-from skysense.sample import Sample, Series, collate
+from skysense.sensors import get_sensor
 
 TIME_LIMIT = 1.0
 MEMORY_LIMIT = 0.25
 COSINE_LIMIT = 0.99
-TILE, OVERLAP = 512, 64
-"""Pixels: what `skysense embed` takes of itself for this model and sensor."""
+TILES = {"rgb8": (512, 64), "s2_l2a": (128, 32)}
+"""Pixels of a tile and of its overlap, by sensor: what `skysense embed` takes of itself."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -56,16 +58,14 @@ class Mapper(nn.Module):
         """Load it."""
         super().__init__()
         self.model: Encoder = pack(load(options.model))
-        own = options.merge_schedule.split(",")
-        self.schedule: Schedules = {"hr": tuple(own)} if options.merge_schedule else None
-        self.cell: int = self.model.fused_stride("hr", self.schedule)
+        self.card = get_sensor(options.sensor)
+        key, own = self.card.modality, options.merge_schedule.split(",")
+        self.schedule: Schedules = {key: tuple(own)} if options.merge_schedule else None
+        self.cell: int = self.model.fused_stride(key, self.schedule)
 
     def forward(self, images: Tensor) -> Tensor:
-        """`(B, 3, H, W)` of 8-bit values, any type, to `(B, D, H / cell, W / cell)`."""
-        undated = np.array(["NaT"], "datetime64[D]")
-        mask = torch.ones(1, *images.shape[-2:], dtype=torch.bool)
-        series = [Series(image[None], mask, undated, "rgb8") for image in images.float()]
-        fused = self.model(collate([Sample({"hr": one}) for one in series]), self.schedule).fused
+        """`(B, C, H, W)` of stored values, any type, to `(B, D, H / cell, W / cell)`."""
+        fused = self.model(to_batch(list(images), self.card), self.schedule).fused
         assert fused is not None
         return fused
 
@@ -97,14 +97,15 @@ def plain(options: argparse.Namespace, scene: Path, output: Path) -> None:
     model = Mapper(options)
     cell = model.cell
     with rasterio.open(scene) as dataset:
-        image = dataset.read()  # (3, H, W) uint8
+        image = dataset.read()  # (C, H, W), as stored
     height, width = image.shape[1:]
     sums = np.zeros((model.model.fused_width, height // cell, width // cell), np.float32)
     counts = np.zeros(sums.shape[1:], np.float32)
-    stride = TILE - OVERLAP
-    for row in range(0, max(height - OVERLAP, 1), stride):
-        starts = range(0, max(width - OVERLAP, 1), stride)
-        crops = [(col, image[:, row : row + TILE, col : col + TILE]) for col in starts]
+    tile, overlap = TILES[options.sensor]
+    stride = tile - overlap
+    for row in range(0, max(height - overlap, 1), stride):
+        starts = range(0, max(width - overlap, 1), stride)
+        crops = [(col, image[:, row : row + tile, col : col + tile]) for col in starts]
         for _, alike in groupby(crops, key=lambda crop: crop[1].shape):
             same = list(alike)
             for first in range(0, len(same), options.batch):
@@ -130,14 +131,15 @@ def terratorch(options: argparse.Namespace, scene: Path, output: Path) -> None:
     model = Mapper(options)
     cell = model.cell
     with rasterio.open(scene) as dataset:
-        image = torch.from_numpy(dataset.read())[None]  # (1, 3, H, W) uint8
+        image = torch.from_numpy(dataset.read())[None]  # (1, C, H, W), as stored
     folded = F.pixel_unshuffle(image, cell).float()  # (1, 3 * cell * cell, h, w)
     del image
+    tile, overlap = TILES[options.sensor]
     values = tiled_inference(
         lambda tiles: model(F.pixel_shuffle(tiles, cell)),
         folded,
-        crop=TILE // cell,
-        stride=(TILE - OVERLAP) // cell,
+        crop=tile // cell,
+        stride=(tile - overlap) // cell,
         delta=0,
         batch_size=options.batch,
         padding=False,
@@ -168,12 +170,14 @@ def cosine(first: Path, second: Path) -> float:
 
 def commands(options: argparse.Namespace, scene: Path, folder: Path) -> dict[str, list[str]]:
     """What is run, each into a map of its name."""
-    shared = ["--model", options.model]
-    tiling = ["--tile", str(TILE), "--overlap", str(OVERLAP), "--batch-size", str(options.batch)]
+    shared = ["--model", options.model, "--sensor", options.sensor]
+    tile, overlap = TILES[options.sensor]
+    tiling = ["--tile", str(tile), "--overlap", str(overlap), "--batch-size", str(options.batch)]
     ours = ["-m", "skysense", "embed", "-q", *shared, *tiling]
     own = [__file__, *shared, "--batch", str(options.batch)]
     if options.merge_schedule:
-        ours += ["--merge-schedule", f"hr={options.merge_schedule}"]
+        modality = get_sensor(options.sensor).modality
+        ours += ["--merge-schedule", f"{modality}={options.merge_schedule}"]
         own += ["--merge-schedule", options.merge_schedule]
     arguments = {
         "skysense": [*ours, str(scene), "-o", str(folder / "skysense.tif")],
@@ -188,7 +192,11 @@ def compare(options: argparse.Namespace) -> None:
     costs: dict[str, list[Cost]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        scene = write_large_scene(folder / "scene.tif", options.size)
+        if options.sensor == "rgb8":
+            scene = write_large_scene(folder / "scene.tif", options.size)
+        else:
+            (dated,) = write_series(folder, (options.size, options.size), (1, 0))["s2"]
+            scene = dated.rename(folder / "scene.tif")  # undated, as in the plain loop
         every = commands(options, scene, folder)
         if missing:
             print(f"terratorch: NOT RUN, it cannot be imported: {missing}")
@@ -210,9 +218,10 @@ def compare(options: argparse.Namespace) -> None:
             f"memory, centred cosine of the maps {alike[who]:.4f}"
         )
     finish(
-        "scene_vs_peers",
+        "scene_vs_peers" + (f"_{options.sensor}" if options.sensor != "rgb8" else ""),
         {
             "model": options.model,
+            "sensor": options.sensor,
             "size": options.size,
             "merge_schedule": options.merge_schedule or "the model's",
             "batch": options.batch,
@@ -234,6 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, or run one peer alone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="v2_nano")
+    parser.add_argument("--sensor", choices=list(TILES), default="rgb8")
     parser.add_argument("--merge-schedule", default="", help="merge,keep,keep: smaller cells")
     parser.add_argument("--size", type=int, default=8192, help="of a side, a multiple of 32")
     parser.add_argument("--batch", type=int, default=4, help="tiles at a time, of all")

@@ -134,6 +134,7 @@ def _embed_some(
 ) -> Vectors:
     """Images of one size together, so that none is padded; vectors in the order of `indices`."""
     images = [labelled.read(i) for i in indices]
+    asked = {} if size is None else {"size": size}  # of those that know of one
     sizes: dict[tuple[int, ...], list[int]] = {}
     for position, image in enumerate(images):
         sizes.setdefault(image.shape, []).append(position)
@@ -143,7 +144,7 @@ def _embed_some(
             chosen = positions[start : start + batch_size]
             batch = [images[i] for i in chosen]
             try:
-                vectors.append(model.embed(batch, sensor, bands, batch_size, size=size))
+                vectors.append(model.embed(batch, sensor, bands, batch_size, **asked))
             except ValueError as error:
                 files = [labelled.files[indices[i]] for i in chosen]
                 raise _named(error, batch, files, sensor, bands) from None
