@@ -18,6 +18,9 @@ BENCHES = $(filter-out %/ablations.py,$(wildcard benchmarks/[a-z]*.py))
 # What reads data that is not part of the repository, where no folder of it is named.
 ABSENT = $(if $(SKYSENSE_PARITY),,%/parity.py) $(if $(SKYSENSE_DATA),,%/pretrain_nano.py %/frozen_vectors.py %/modal_probes.py)
 READY := .venv/ready
+# A process for each core, eight at most: each holds a gigabyte, and no file of tests is split. They
+# and what they start have one thread, and compile what they import once, not again and again.
+TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
 
 # The stamp is written last and the venv is made from nothing, so an interrupted set-up starts over.
 $(READY): pyproject.toml constraints.txt
@@ -41,10 +44,10 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
 test: $(READY) ## the default tests: CPU, offline, under four minutes (ARGS="-k word" goes to pytest)
-	$(BIN)/pytest $(ARGS)
+	$(TESTS) $(ARGS)
 
 test-all: $(READY) ## all tests, the slow and the online ones too; those for a GPU where there is one
-	$(BIN)/pytest -m "$(if $(GPU),,not gpu)" $(ARGS)
+	$(TESTS) -m "$(if $(GPU),,not gpu)" $(ARGS)
 
 demo: $(READY) ## the demonstration; what it makes goes to demo/
 	$(BIN)/python examples/demo.py

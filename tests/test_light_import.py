@@ -17,7 +17,7 @@ NEVER = {"lightning", "mmcv", "mmengine", "open_clip", "pytorch_lightning", "tim
 COMMON = {"cv2", "scipy", "skimage", "sklearn", "torchaudio", "transformers"}
 """Libraries that are often lying around, so that an undeclared import would go unseen."""
 
-IMPORT_NAMES = {"odc-stac": "odc"}
+IMPORT_NAMES = {"odc-stac": "odc", "pytest-xdist": "xdist"}
 """Distributions whose module is not their name with underscores."""
 
 IMPORT_ALL = """

@@ -183,35 +183,42 @@ def test_outputs_that_cannot_be(refused, image, tmp_path):
 
 
 @pytest.fixture
-def nobody():
-    """The rights of a user who owns nothing (root may write anywhere)."""
+def nobody(tmp_path):
+    """The rights of a user who owns nothing and may enter `tmp_path` (root may write anywhere)."""
     if os.geteuid():
         yield
         return
+    modes = {path: path.stat().st_mode for path in (tmp_path, *tmp_path.parents)}
+    closed = {path: mode for path, mode in modes.items() if not mode & 0o001}
+    for path, mode in closed.items():
+        path.chmod(mode | 0o055)
     os.seteuid(65534)
     try:
         yield
     finally:
         os.seteuid(0)
+        for path, mode in closed.items():
+            path.chmod(mode)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no such users here")
 def test_folders_without_permission(skysense, image, tmp_path, request):
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    free = tmp_path / "free"
+    free.mkdir()
+    free.chmod(0o777)
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
     request.getfixturevalue("nobody")
     for arguments in (
         ("-o", locked / "map.tif"),
         ("-o", locked / "new" / "map.tif"),
-        ("-o", "/tmp/map.tif", "--quicklook", locked / "look.png"),
+        ("-o", free / "map.tif", "--quicklook", locked / "look.png"),
     ):
         result = skysense("embed", image, "-m", "v2_tiny", "-q", *arguments)
         assert result.exit_code == 2
         (line,) = result.stderr.splitlines()
         assert f"cannot be written: no permission to write in {locked}" in line
-    assert list(locked.iterdir()) == []
+    assert list(locked.iterdir()) == list(free.iterdir()) == []
 
 
 def test_output_that_is_an_input(refused, image, tmp_path):

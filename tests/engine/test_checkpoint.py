@@ -199,21 +199,3 @@ def test_an_index_that_would_run_code_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"names .*mkdir, which it may not"):
         restore(path, make_state(), FACTS)
     assert not (tmp_path / "sprung").exists()
-
-
-@pytest.mark.parametrize("point", ["before", "tensors", "facts", "rename"])
-def test_killed_save_leaves_the_previous_one(together, program, point):
-    folder = together[0] / f"killed_{point}"
-    one = program.distributed.Ranks()
-    expected = program.Run(one, "none").train(0, 4).numbers()["tensors"]
-    assert len(list(folder.iterdir())) == 2  # a leftover beside it
-
-    run = program.Run(one, "none", seed=4)
-    described = restore(latest(folder), run.state(), {"toy": 1})
-    run.train(2, 4)
-    save(folder, 2, run.state(), {"toy": 1})
-
-    assert described["step"] == 1
-    tensors = run.numbers()["tensors"]
-    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
-    assert {path.name for path in folder.iterdir()} == {"step-00000001", "step-00000002"}

@@ -1,8 +1,9 @@
-"""Two processes against one, on the same rows."""
+"""Two processes against one, on the same rows; and processes killed while they save."""
 
 import pytest
 import torch
 
+from skysense.engine.checkpoint import latest, restore, save
 from skysense.engine.distributed import Ranks, gather_rows, global_mean, start, sum_over_ranks
 from skysense.engine.parallel import clip_gradients, complete_gradients, ema_update, parallelize
 
@@ -104,6 +105,24 @@ def test_full_disk_on_one_rank_is_said_on_all_and_loses_nothing(together):
         assert "could not be written on rank 1" in results["full_disk"]
         assert "File too large" in results["full_disk"]
     assert [path.name for path in (folder / "full").iterdir()] == ["step-00000001"]
+
+
+@pytest.mark.parametrize("point", ["before", "tensors", "facts", "rename"])
+def test_killed_save_leaves_the_previous_one(together, program, point):
+    folder = together[0] / f"killed_{point}"
+    one = program.distributed.Ranks()
+    expected = program.Run(one, "none").train(0, 4).numbers()["tensors"]
+    assert len(list(folder.iterdir())) == 2  # a leftover beside it
+
+    run = program.Run(one, "none", seed=4)
+    described = restore(latest(folder), run.state(), {"toy": 1})
+    run.train(2, 4)
+    save(folder, 2, run.state(), {"toy": 1})
+
+    assert described["step"] == 1
+    tensors = run.numbers()["tensors"]
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
+    assert {path.name for path in folder.iterdir()} == {"step-00000001", "step-00000002"}
 
 
 def test_several_processes_need_a_mode(together):

@@ -23,7 +23,7 @@ def root(pytestconfig):
     return pytestconfig.rootpath
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe(root, shards):
     """`recipe(output, "a.b=c", ...) -> Recipe` of a tiny run without a report."""
 

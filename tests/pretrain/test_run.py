@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,26 +39,31 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_what_a_run_leaves(recipe, tmp_path):
-    made = recipe(tmp_path / "run")
-    outcome = pretrain(made)
+@pytest.fixture(scope="module")
+def whole(recipe, tmp_path_factory):
+    """The folder of a run from the first step to the last, which no test may change."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert pretrain(recipe(folder)).model == folder / "model"
+    return folder
 
-    model = skysense.load(outcome.model)
+
+def test_what_a_run_leaves(whole):
+    model = skysense.load(whole / "model")
     assert model.trained
     assert model.config.fusion_depth == 1
     assert model.embed([torch.zeros(3, 32, 32)], sensor="rgb8").shape == (1, 64)
-    assert [path.name for path in checkpoint.checkpoints(tmp_path / "run/checkpoints")] == [
+    assert [path.name for path in checkpoint.checkpoints(whole / "checkpoints")] == [
         "step-00000002",
         "step-00000004",
     ]
-    line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    line = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["step"] == 4
     assert {"losses.image", "losses.qsacl", "feature_std", "effective_rank", "lr"} <= line.keys()
-    assert (tmp_path / "run/recipe.yaml").is_file()
+    assert (whole / "recipe.yaml").is_file()
 
 
-def test_a_used_folder_is_refused_or_gone_on_with(recipe, tmp_path):
-    pretrain(recipe(tmp_path / "run"))
+def test_a_used_folder_is_refused_or_gone_on_with(recipe, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
 
     with pytest.raises(ValueError, match="--resume auto"):
         pretrain(recipe(tmp_path / "run"))
@@ -69,11 +75,10 @@ def test_a_used_folder_is_refused_or_gone_on_with(recipe, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(
-    request, recipe, tmp_path, monkeypatch, number
+    request, recipe, whole, tmp_path, monkeypatch, number
 ):
     before = signal.signal(number, signal.default_int_handler)  # ignored in a background process
     request.addfinalizer(lambda: signal.signal(number, before))
-    pretrain(recipe(tmp_path / "whole"))
     from skysense.pretrain import run as module
 
     step = module.take_step
@@ -89,8 +94,8 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(
     monkeypatch.setattr(module, "take_step", step)
     pretrain(recipe(tmp_path / "cut"), "auto")
 
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+    assert same(weights(whole), weights(tmp_path / "cut"))
+    assert losses(whole) == losses(tmp_path / "cut")
 
 
 def start(root, output, shards, *changes, resume="never", processes=1):

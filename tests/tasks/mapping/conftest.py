@@ -126,7 +126,7 @@ def table(path, places, names, heads=("lon", "lat", "class"), delimiter=","):
     return Path(path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def names_of(truth):
     """`names_of(cells)`: the true class of each."""
     return lambda cells: [NAMES[truth[row, col]] for row, col in cells]
@@ -136,6 +136,13 @@ def names_of(truth):
 def labels(tmp_path, picked, names_of):
     """Points in degrees, with the true classes."""
     return geojson(tmp_path / "labels.geojson", lonlat_of(picked), names_of(picked))
+
+
+@pytest.fixture(scope="session")
+def kept_labels(tmp_path_factory, picked, names_of):
+    """Those of `labels`, in a file that no test may change."""
+    path = tmp_path_factory.mktemp("labels") / "labels.geojson"
+    return geojson(path, lonlat_of(picked), names_of(picked))
 
 
 @pytest.fixture(scope="session")

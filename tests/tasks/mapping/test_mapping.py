@@ -1,7 +1,9 @@
 """Maps from labels: they recover what is known, say how sure they are, and leave nothing half."""
 
+import functools
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -32,9 +34,21 @@ def mapped(features, labels, tmp_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def usual(features, kept_labels, tmp_path_factory):
+    """`usual(head) -> MapResult` of the usual features and labels, which no test may change."""
+    folder = tmp_path_factory.mktemp("usual")
+
+    @functools.cache
+    def run(head):
+        return map_classes(features, kept_labels, folder / head / "landcover.tif", head=head)
+
+    return run
+
+
 @pytest.mark.parametrize("head", ["logistic", "knn", "mlp"])
-def test_the_map_recovers_the_classes(mapped, truth, values, head):
-    result = mapped(head=head)
+def test_the_map_recovers_the_classes(usual, truth, values, head):
+    result = usual(head)
     classes, confidence = read(result.path), read(result.confidence)
     valid = np.isfinite(values[0])
     assert (classes[~valid] == 255).all()
@@ -50,8 +64,8 @@ def test_the_map_recovers_the_classes(mapped, truth, values, head):
     assert low <= found["accuracy"] <= high
 
 
-def test_files_say_what_they_are(mapped, features, labels, values):
-    result = mapped()
+def test_files_say_what_they_are(usual, features, kept_labels, values):
+    result = usual("logistic")
     names = sorted(path.name for path in result.path.parent.iterdir())
     assert names == [
         "landcover.json",
@@ -82,7 +96,7 @@ def test_files_say_what_they_are(mapped, features, labels, values):
         assert own["hectares"] == pytest.approx(own["cells"] * 0.16, rel=0.01), name
     assert sum(own["cells"] for own in written["classes"].values()) == np.isfinite(values[0]).sum()
     assert sum(own["share"] for own in written["classes"].values()) == pytest.approx(1)
-    assert written["labels"]["file"] == str(labels)
+    assert written["labels"]["file"] == str(kept_labels)
     assert len(written["labels"]["sha256"]) == 64
     assert written["features"]["tags"]["SKYSENSE_MODEL"] == "v2_tiny"
     assert written["options"] == {"folds": 5, "block": None, "seed": 0}
@@ -90,8 +104,8 @@ def test_files_say_what_they_are(mapped, features, labels, values):
     assert 0 <= error < 0.3
 
 
-def test_gdal_reads_the_attribute_table(mapped, tmp_path, truth):
-    result = mapped()
+def test_gdal_reads_the_attribute_table(usual, tmp_path):
+    result = usual("logistic")
     rasterio.shutil.copy(result.path, tmp_path / "seen.vrt", driver="VRT")
     text = (tmp_path / "seen.vrt").read_text()
     rows = re.findall(r"<Row[^>]*>(.*?)</Row>", text, re.DOTALL)
@@ -102,8 +116,8 @@ def test_gdal_reads_the_attribute_table(mapped, tmp_path, truth):
 
 
 @pytest.mark.parametrize("head", ["logistic", "mlp"])
-def test_the_same_seed_gives_the_same_bytes(mapped, head):
-    first, second = mapped("a", head=head), mapped("b", head=head)
+def test_the_same_seed_gives_the_same_bytes(usual, mapped, kept_labels, head):
+    first, second = usual(head), mapped(labels=kept_labels, head=head)
     for one, other in (
         (first.path, second.path),
         (first.confidence, second.confidence),
@@ -112,8 +126,8 @@ def test_the_same_seed_gives_the_same_bytes(mapped, head):
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_int8_strips_and_foreign_maps_give_the_same_classes(mapped, world, values, tmp_path):
-    expected = read(mapped("a").path)
+def test_int8_strips_and_foreign_maps_give_the_same_classes(usual, mapped, world, values, tmp_path):
+    expected = read(usual("logistic").path)
     for name, options in (
         ("int8", {"kind": "int8"}),
         ("strips", {"block": None}),
@@ -138,12 +152,12 @@ def test_windows_cover_the_map_once_and_are_small(features, monkeypatch):
         assert (seen == 1).all()
 
 
-def test_small_windows_give_the_same_map(mapped, monkeypatch):
-    expected = read(mapped("a").path)
+def test_small_windows_give_the_same_map(usual, mapped, monkeypatch):
+    expected = read(usual("logistic").path)
     monkeypatch.setattr("skysense.tasks.mapping.sources.WINDOW_BYTES", 4 * 6 * 32 * 40)
     monkeypatch.setattr("skysense.tasks.mapping.mapping._AT_ONCE", 100)
     calls = []
-    found = mapped("b", progress=calls.append)
+    found = mapped(progress=calls.append)
     np.testing.assert_array_equal(read(found.path), expected)
     assert calls == [1] * 6
 
@@ -282,8 +296,8 @@ def test_inputs_and_outputs_that_cannot_be(mapped, features, labels, tmp_path):
         map_classes(features, tmp_path / "labels.json", tmp_path / "map.png")
 
 
-def test_a_class_map_is_no_feature_map(mapped, tmp_path):
-    made = mapped("a").path
+def test_a_class_map_is_no_feature_map(usual, mapped):
+    made = usual("logistic").path
     assert not is_feature_map(made)
     refuse(mapped, "is a class map already", features=made)
 
@@ -296,8 +310,9 @@ def test_a_damaged_feature_map(mapped, features, tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_nothing_half_is_left(mapped, tmp_path, error):
-    before = mapped().path.read_bytes()
+def test_nothing_half_is_left(usual, mapped, tmp_path, error):
+    shutil.copytree(usual("logistic").path.parent, tmp_path / "out")
+    before = (tmp_path / "out" / "landcover.tif").read_bytes()
 
     def fail(windows):
         raise error

@@ -1,5 +1,6 @@
 """Features in stores: the same map as from a GeoTIFF, window by window, and clear faults."""
 
+import functools
 import json
 import re
 import shutil
@@ -132,15 +133,25 @@ def test_a_store_holds_what_the_raster_holds(kept_stores, raster, halves, suffix
         )
 
 
+@pytest.fixture(scope="module")
+def of_raster(raster, kept_labels, tmp_path_factory):
+    """`of_raster(head) -> MapResult` of the GeoTIFF, which no test may change."""
+    folder = tmp_path_factory.mktemp("maps")
+
+    @functools.cache
+    def run(head):
+        return map_classes(raster, kept_labels, folder / head / "map.tif", head=head)
+
+    return run
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(("dtype", "head"), [("float16", "logistic"), ("float32", "knn")])
 def test_the_same_map_from_a_store(
-    kept_stores, raster, labels, tmp_path, suffix, dtype, head, small_windows
+    kept_stores, of_raster, kept_labels, tmp_path, suffix, dtype, head, small_windows
 ):
-    expected, found = (
-        map_classes(path, labels, tmp_path / name / "map.tif", head=head)
-        for name, path in (("a", raster), ("b", kept_stores[suffix, dtype]))
-    )
+    path, expected = kept_stores[suffix, dtype], of_raster(head)
+    found = map_classes(path, kept_labels, tmp_path / "map.tif", head=head)
     np.testing.assert_array_equal(read(found.path), read(expected.path))
     one, other = (result.metrics.copy() for result in (expected, found))
     assert one.pop("features")["tags"] == other.pop("features")["tags"]
@@ -150,11 +161,9 @@ def test_the_same_map_from_a_store(
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".parquet"])
-def test_nearly_the_same_classes_from_int8(kept_stores, raster, labels, tmp_path, suffix):
-    expected, found = (
-        read(map_classes(path, labels, tmp_path / name / "map.tif").path)
-        for name, path in (("a", raster), ("b", kept_stores[suffix, "int8"]))
-    )
+def test_nearly_the_same_classes_from_int8(kept_stores, of_raster, kept_labels, tmp_path, suffix):
+    path, expected = kept_stores[suffix, "int8"], read(of_raster("logistic").path)
+    found = read(map_classes(path, kept_labels, tmp_path / "map.tif").path)
     assert ((found == 255) == (expected == 255)).all()
     assert (found == expected).mean() > 0.97
 
