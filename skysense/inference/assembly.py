@@ -80,7 +80,7 @@ class Assembler:
             kept = self._writer.rows()
             bounds = [*self._plan.row_starts[: row + 1], rows]
             for top, bottom in itertools.pairwise(bounds):
-                self.moments.add(kept[top:bottom].transpose(1, 0, 2))
+                self.moments.add(kept.span(top, bottom).transpose(1, 0, 2))
             for task in self._tasks[: self._next]:
                 for tile, seen in zip(task.tiles, self._folder.pictures(task.index), strict=False):
                     self._thumbnail.paste(tile, seen)

@@ -159,7 +159,7 @@ def _finish(job: Job, writer: MapWriter, options: EmbedOptions, made: Provenance
     source = MapSource(
         plan.grid,
         plan.channels,
-        lambda first, stop: rows[first:stop].transpose(1, 0, 2),
+        lambda first, stop: rows.span(first, stop).transpose(1, 0, 2),
         days,
         made,
     )

@@ -15,6 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from skysense.data.rasters import IO_ERRORS, reason
 from skysense.geo import Window
+from skysense.inference.rows import StoredRows
 from skysense.inference.writer import temporary_beside
 from skysense.sample import Sample
 from skysense.sensors import SensorCard
@@ -127,11 +128,11 @@ def stretch(values: FloatArray, together: bool = False) -> ByteArray:
     return np.where(np.isfinite(values), shown, _EMPTY).astype(np.uint8)
 
 
-def features_picture(rows: npt.NDArray[np.float32], moments: Moments) -> ByteArray:
+def features_picture(rows: StoredRows, moments: Moments) -> ByteArray:
     """The map's first three principal components.
 
     Args:
-        rows: `(h, D, w)`, may be memory-mapped.
+        rows: of the map.
         moments: of all its cells.
 
     Returns:
@@ -140,7 +141,10 @@ def features_picture(rows: npt.NDArray[np.float32], moments: Moments) -> ByteArr
     step = max(1, -(-max(rows.shape[0], rows.shape[2]) // SIDE))
     mean, directions = moments.components()
     offset = directions @ mean.astype(np.float32)
-    picked = [directions @ row[:, ::step] - offset[:, None] for row in rows[::step]]
+    picked = [
+        directions @ row[:, ::step] - offset[:, None]
+        for row in map(rows.__getitem__, range(0, len(rows), step))
+    ]
     return stretch(np.stack(picked, 1))
 
 

@@ -30,6 +30,7 @@ import rasterio.shutil
 from skysense.data.processes import is_alive
 from skysense.data.rasters import IO_ERRORS, reason
 from skysense.geo import Grid
+from skysense.inference.rows import StoredRows
 
 FloatArray = npt.NDArray[np.float32]
 MapType = Literal["float16", "float32", "int8"]
@@ -115,7 +116,7 @@ class MapWriter:
             self._rows = open(self._folder / "rows.f32", "ab")  # noqa: SIM115
             self._rows.truncate(4 * channels * grid.shape[1] * kept)
             self._check_space()
-            for row in self.rows()[:kept]:  # (D, w)
+            for row in self.rows():  # (D, w)
                 self._note(row)
         except BaseException as error:
             self.abort()
@@ -161,19 +162,15 @@ class MapWriter:
         if finite.any():
             self._largest = np.maximum(self._largest, np.abs(values[:, finite]).max(1))
 
-    def rows(self) -> npt.NDArray[np.float32]:
-        """What was written so far, `(rows, D, w)`, without loading it.
+    def rows(self) -> StoredRows:
+        """What was written so far, without loading it.
 
         Raises:
             ValueError: the disk is full.
         """
         if not self._rows.closed:
             self.flush()
-        path, width = self._folder / "rows.f32", self._grid.shape[1]
-        count = path.stat().st_size // (4 * self._channels * width)
-        if not count:
-            return np.zeros((0, self._channels, width), np.float32)
-        return np.memmap(path, np.float32, "r", shape=(count, self._channels, width))
+        return StoredRows(self._folder / "rows.f32", self._channels, self._grid.shape[1])
 
     def finish(self, dtype: MapType, descriptions: Sequence[str], tags: Mapping[str, str]) -> None:
         """Make the GeoTIFF and move it to its name.

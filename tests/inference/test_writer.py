@@ -136,7 +136,7 @@ def test_rows_so_far(tmp_path):
     values = features((6, 4))
     made = MapWriter(tmp_path / "map.tif", Grid("EPSG:32632", TRANSFORM, (6, 4)), D)
     made.write(values)
-    np.testing.assert_array_equal(made.rows(), values.transpose(1, 0, 2))
+    np.testing.assert_array_equal(list(made.rows()), values.transpose(1, 0, 2))
     assert made.valid_cells == np.isfinite(values[0]).sum()
     made.abort()
 
