@@ -4,7 +4,7 @@ Uses the split of `pretrain_nano.py`: a fifth of EuroSAT RGB and UC Merced was h
 
 1. Which pooling: kNN-20 and linear probe of each, validated on a fifth of the TRAINING images, with
    the rest as neighbours. The choice is made here, never on held-out images.
-2. Which size images are brought to first: `SIZES`, with a read-out like the model's own fitted on
+2. What small images are enlarged to first: `LEAST`, with a read-out like the model's own fitted on
    the four fifths at each; validated in the same way.
 3. The chosen vector on held-out images, with 95% intervals, beside an untrained model of the same
    configuration and the mean and spread of each band.
@@ -30,11 +30,11 @@ from _nano_data import labelled as split_labelled
 from skysense.data.labelled import LabelledSet, open_labelled, split
 from skysense.hub import load, pack
 from skysense.hub.catalog import Model
-from skysense.models.embedding import Size, own_size, to_batch
+from skysense.models.embedding import own_least_size, to_batch
 from skysense.models.encoder import UntrainedModelWarning
+from skysense.models.enlarging import enlarge
 from skysense.models.pooling import POOLINGS, part_widths, pool_features
 from skysense.models.readout import Readout
-from skysense.models.resizing import resize
 from skysense.models.skysense_v2 import SkySenseV2
 from skysense.sensors import get_sensor
 from skysense.tasks.probe import few_shot, probe_vectors, random_twin
@@ -50,12 +50,13 @@ TARGETS = {
     ("ucmerced", "knn"): 0.85,
 }
 CARD = get_sensor("rgb8")
-SIZES: tuple[Size, ...] = ("stored", 64, 96, 128)
+LEAST = {"eurosat": (0, 96, 128), "ucmerced": ()}  # the latter are all larger
+"""Pixels that small images are enlarged to, by set."""
 
 
 @torch.inference_mode()
 def vectors_of(
-    model: Model, labelled: LabelledSet, size: Size, batch: int = 32
+    model: Model, labelled: LabelledSet, least: int, batch: int = 32
 ) -> dict[str, Vectors]:
     """Pooling to vectors `(N, D)`; the model's own read-out among them, if it has one."""
     images = [labelled.read(i) for i in range(len(labelled))]
@@ -66,9 +67,8 @@ def vectors_of(
         chosen = [i for i in order[:batch] if images[i].shape == shape]
         order = order[len(chosen) :]
         made_of = to_batch([images[i] for i in chosen], CARD)
-        if size != "stored":
-            part = resize(made_of.modalities[CARD.modality], size)
-            made_of = replace(made_of, modalities={CARD.modality: part})
+        part = enlarge(made_of.modalities[CARD.modality], least)
+        made_of = replace(made_of, modalities={CARD.modality: part})
         features = model(made_of)
         made = {how: pool_features(features, how, CARD.modality) for how in POOLINGS}
         if getattr(model, "readout", None) is not None:
@@ -128,13 +128,13 @@ def study(name: str, model: Model, twin: Model, work: Path) -> dict[str, object]
     train = open_labelled(work / name / "train.csv")
     held_out = open_labelled(work / name / "held_out.csv").with_classes(train.classes)
     fitted, validation = split(train, 0.2, 1)
-    own_choice = own_size(model, CARD.modality)
-    known, unseen = (vectors_of(model, side, own_choice) for side in (train, held_out))
+    least = own_least_size(model, CARD.modality)
+    known, unseen = (vectors_of(model, side, least) for side in (train, held_out))
     place = {str(file): i for i, file in enumerate(train.files)}
     rows = [[place[str(file)] for file in side.files] for side in (fitted, validation)]
 
     print(f"\n### {name}: poolings, {len(validation)} of the training images validated")
-    print(f"\nSize: {own_choice}\n")
+    print(f"\nEnlarged to {least} pixels where they are smaller.\n")
     print("| vector | width | kNN-20 | linear |\n|---|---|---|---|")
     poolings: dict[str, object] = {}
     for how, vectors in known.items():
@@ -142,18 +142,18 @@ def study(name: str, model: Model, twin: Model, work: Path) -> dict[str, object]
         poolings[how] = {"width": vectors.shape[1], **own}
         print(f"| {how} | {vectors.shape[1]} | {shown(own)} |", flush=True)
 
-    print(f"\n### {name}: sizes, validated on the same images\n")
-    print("| longer side | kNN-20 | linear |\n|---|---|---|")
+    print(f"\n### {name}: what small images are enlarged to, the same images validated\n")
+    print("| longer side at least | kNN-20 | linear |\n|---|---|---|")
     sizes: dict[str, object] = {}
-    for size in SIZES if isinstance(model, SkySenseV2) and model.config.readout else ():
-        pooled = known if size == own_choice else vectors_of(model, train, size)
+    for other in LEAST[name]:
+        pooled = known if other == least else vectors_of(model, train, other)
         sides = read_out(model, *(pooled["spread"][chosen] for chosen in rows))
-        sizes[str(size)] = own = scores(*sides, (fitted, validation))
-        print(f"| {size} | {shown(own)} |", flush=True)
+        sizes[str(other)] = own = scores(*sides, (fitted, validation))
+        print(f"| {other} | {shown(own)} |", flush=True)
 
     how = OWN if OWN in known else "fused"
     statistics = [band_statistics(side) for side in (train, held_out)]
-    twins = [vectors_of(twin, side, own_choice)["fused"] for side in (train, held_out)]
+    twins = [vectors_of(twin, side, least)["fused"] for side in (train, held_out)]
     print(f"\n### {name}: {len(held_out)} held-out images, {len(train)} known\n")
     print("| vector | kNN-20 | linear |\n|---|---|---|")
     compared = {

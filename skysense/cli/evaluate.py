@@ -13,7 +13,6 @@ from skysense.cli.options import check_folder, pick_device, progress_bar, terse_
 
 if TYPE_CHECKING:
     from skysense.data.labelled import LabelledSet
-    from skysense.models.embedding import Size
     from skysense.tasks.probe import ProbeResult
 
 
@@ -65,12 +64,13 @@ def evaluate(
     neighbors: Annotated[
         int, typer.Option("--neighbors", min=1, help="Neighbors that vote (knn).")
     ] = 20,
-    size: Annotated[
-        str | None,
+    least_size: Annotated[
+        int | None,
         typer.Option(
-            "--size",
-            help="Bring the longer side of each image to so many pixels first; `stored` leaves "
-            "images as they are. Default: what the model's vectors were fitted at.",
+            "--least-size",
+            min=0,
+            help="Pixels that images are enlarged to first where their longer side is shorter; 0 "
+            "leaves all as they are. Default: what the model's vectors were fitted with.",
             show_default=False,
         ),
     ] = None,
@@ -105,19 +105,20 @@ def evaluate(
     skysense evaluate --model v2_nano --data train --test test --protocol linear --json scores.json
     """
     from skysense.hub import load, pack
-    from skysense.models.embedding import own_size
+    from skysense.models.embedding import own_least_size
     from skysense.models.encoder import UntrainedModelWarning, warn_if_untrained
     from skysense.sensors import get_sensor
     from skysense.tasks.probe import difference, evaluate, random_twin, train_and_test
     from skysense.tasks.probe.vectors import VectorCache, fingerprint
 
-    card, asked = get_sensor(sensor), _parse_size(size)
+    card = get_sensor(sensor)
     _check_output(output)
     train_set, test_set = train_and_test(data, test, seed)
     names = [name.strip() for name in bands.split(",")] if bands else None
     device = pick_device(device)
     loaded = load(model, device)
-    pixels = asked or own_size(loaded, card.modality)  # the same for both
+    if least_size is None:
+        least_size = own_least_size(loaded, card.modality)  # the twin has none of its own
     models = [loaded] if against is None else [loaded, random_twin(loaded, seed + 1)]
     results = []
     total = len(models) * (len(train_set) + len(test_set))
@@ -138,11 +139,11 @@ def evaluate(
                 seed=seed,
                 cache=kept,
                 advance=advance,
-                size=pixels,
+                least_size=least_size,
             )
             results.append(result)
     facts = results[0].facts() | {
-        "size": pixels,
+        "least_size": least_size,
         "split": _split_in_words(test, train_set, test_set, seed),
     }
     if against:
@@ -152,21 +153,6 @@ def evaluate(
     _print(results, facts)
     if output:
         _write(output, facts)
-
-
-def _parse_size(text: str | None) -> "Size | None":
-    """Pixels or `stored`, as typed.
-
-    Raises:
-        ValueError: neither.
-    """
-    if text is None:
-        return None
-    if text == "stored":
-        return "stored"
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise ValueError(f"--size is a number of pixels, or `stored`, not `{text}`")
-    return int(text)
 
 
 def _check_output(output: Path | None) -> None:
@@ -198,7 +184,8 @@ def _print(results: "list[ProbeResult]", facts: dict[str, Any]) -> None:
 
     first = results[0]
     console = Console()
-    size = "of the stored size" if facts["size"] == "stored" else f"at {facts['size']} pixels"
+    least = facts["least_size"]
+    size = f"enlarged to {least} pixels where they are smaller" if least else "as they are"
     console.print(
         f"{first.protocol} of {first.test_images} images of {first.test} by {first.train_images} "
         f"images of {first.train} as `{first.sensor}`, {size}; test images: {facts['split']}"

@@ -5,16 +5,15 @@ Legend: N images, C bands, H W pixels, D width.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from skysense.models.enlarging import enlarge
 from skysense.models.pooling import POOLINGS, Pooling, pool_features
 from skysense.models.readout import Readout
-from skysense.models.resizing import resize
 from skysense.sample import (
     UNKNOWN_DAY,
     Batch,
@@ -27,9 +26,6 @@ from skysense.sample import (
 from skysense.sensors import Modality, SensorCard, find_bands, get_sensor, missing_bands
 
 ImageLike = npt.NDArray[np.generic] | Tensor
-
-Size = int | Literal["stored"]
-"""Pixels that the longer side of an image is brought to, or `stored` to leave it as it is."""
 
 
 def to_series(image: ImageLike, card: SensorCard, bands: Sequence[str] | None = None) -> Series:
@@ -125,7 +121,7 @@ def embed_images(
     bands: Sequence[str] | None = None,
     batch_size: int = 16,
     pooling: Pooling | None = None,
-    size: Size | None = None,
+    least_size: int | None = None,
 ) -> npt.NDArray[np.float32]:
     """One pooled vector an image.
 
@@ -137,9 +133,9 @@ def embed_images(
         batch_size: images computed at a time; a batch of mixed sizes is padded and masked.
         pooling: how the features become a vector; default: by the model's read-out if it has one,
             else `fused`.
-        size: what images are brought to first (bilinear); default: the size that the model's
-            read-out was fitted at, else as they are stored. Four times the pixels take four times
-            as long.
+        least_size: pixels that images are enlarged to first where their longer side is shorter
+            (bilinear), 0 for none; default: what the model's read-out was fitted with, else 0. Of
+            four times the pixels they take four times as long.
 
     Returns:
         `(N, D)` float32.
@@ -154,8 +150,8 @@ def embed_images(
     readout = getattr(model, "readout", None) if pooling is None else None
     if readout is not None and card.modality not in readout.config.modalities:
         readout = None
-    if size is None:
-        size = own_size(model, card.modality)
+    if least_size is None:
+        least_size = own_least_size(model, card.modality)
     if getattr(images, "ndim", 4) == 3:
         raise ValueError("`images` is one image; pass a list, or (N, C, H, W)")
     device = next(model.parameters()).device
@@ -170,9 +166,8 @@ def embed_images(
             if not bool(seen.all()):
                 empty = (start + torch.nonzero(~seen).flatten()).tolist()
                 raise ValueError(f"images {empty} hold no valid pixel")
-            if size != "stored":
-                part = resize(batch.modalities[card.modality], size)
-                batch = replace(batch, modalities={card.modality: part})
+            part = enlarge(batch.modalities[card.modality], least_size)
+            batch = replace(batch, modalities={card.modality: part})
             features = model(batch.to(device))
             if isinstance(readout, Readout):
                 vector = readout(features, card.modality)
@@ -186,11 +181,10 @@ def embed_images(
     return np.concatenate(vectors)
 
 
-def own_size(model: torch.nn.Module, modality: Modality) -> Size:
-    """What a model brings a modality's images to, where nothing else is asked for."""
+def own_least_size(model: torch.nn.Module, modality: Modality) -> int:
+    """What a model enlarges a modality's small images to, where nothing else is asked for."""
     readout = getattr(model, "readout", None)
-    sizes = readout.config.sizes if isinstance(readout, Readout) else {}
-    return sizes.get(modality, "stored")
+    return readout.config.least_sizes.get(modality, 0) if isinstance(readout, Readout) else 0
 
 
 def _span(start: int, size: int, images: ImageLike | Sequence[ImageLike]) -> range:

@@ -36,9 +36,9 @@ class ReadoutConfig(Config):
     """How much of a direction's spread is taken away: 0 nothing, 1 all of it."""
     modalities: tuple[Modality, ...] = MODALITIES
     """Which modalities have one; the vectors of others are means of the fused map."""
-    sizes: dict[Modality, PositiveInt] = Field(default_factory=dict)
-    """Pixels that the longer side of a modality's images is brought to before they are computed;
-    images of modalities that are not named stay as they are."""
+    least_sizes: dict[Modality, PositiveInt] = Field(default_factory=dict)
+    """Pixels that a modality's images are enlarged to before they are computed, where their longer
+    side is shorter; images of modalities that are not named stay as they are."""
 
 
 class Readout(nn.Module):

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from skysense.data.shards import ShardLoader
 from skysense.hub.catalog import Model
+from skysense.models.enlarging import enlarge
 from skysense.models.pooling import pool_parts
 from skysense.models.readout import Readout
-from skysense.models.resizing import resize
 from skysense.models.skysense_v2 import SkySenseV2
 from skysense.pretrain.recipe import Recipe
 from skysense.sensors import Modality
@@ -62,7 +62,7 @@ def _collect(
     And the valid cells `(M, D)` of their fused maps, in float64.
     """
     assert recipe.readout is not None
-    data, size = recipe.data, recipe.readout.sizes.get(key)
+    data, least = recipe.data, recipe.readout.least_sizes.get(key, 0)
     loader = ShardLoader(
         data.shards,
         _BATCH,
@@ -82,9 +82,9 @@ def _collect(
             assert features.fused is not None
             assert features.fused_valid is not None
             cells.append(features.fused.movedim(1, -1)[features.fused_valid].double().cpu())
-            resized = resize(part, size) if size else part
-            if resized is not part:  # maps are made of images as they are, vectors of these
-                alone = dataclasses.replace(batch, modalities={key: resized})
+            enlarged = enlarge(part, least)
+            if enlarged is not part:  # maps are made of images as they are, vectors of these
+                alone = dataclasses.replace(batch, modalities={key: enlarged})
                 features = model(alone.to(device))
             parts = pool_parts(features, recipe.readout.pooling, key)
             found.append([part.float().cpu() for part in parts])

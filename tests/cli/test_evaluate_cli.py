@@ -53,16 +53,13 @@ def test_table_and_json(evaluate, sets, protocol):
     assert [path.name for path in output.parent.iterdir()] == ["scores.json"]
 
 
-def test_images_are_brought_to_a_size(evaluate, sets):
+def test_small_images_are_enlarged(evaluate, sets):
     output = sets / "scores.json"
-    for asked, words, kept in (
-        ("24", "at 24 pixels", 24),
-        ("stored", "of the stored size", "stored"),
-    ):
-        result = evaluate("--size", asked, "--cache", sets / "cache", "--json", output)
+    for least, words in ((24, "enlarged to 24 pixels where they are smaller"), (0, "as they are")):
+        result = evaluate("--least-size", least, "--cache", sets / "cache", "--json", output)
         assert result.exit_code == 0
         assert f"as `rgb8`, {words};" in plain(result.stdout)
-        assert json.loads(output.read_text())["size"] == kept
+        assert json.loads(output.read_text())["least_size"] == least
     assert len(list((sets / "cache").iterdir())) == 4  # of either size, training and test
 
 
@@ -115,8 +112,7 @@ def test_untrained_models_say_so_once(skysense, sets):
         (("--neighbors", "0"), "Invalid value for '--neighbors'"),
         (("--model", "v9"), "unknown model `v9`"),
         (("--json", "."), "is a folder"),
-        (("--size", "0"), "--size is a number of pixels, or `stored`, not `0`"),
-        (("--size", "large"), "or `stored`, not `large`"),
+        (("--least-size", "-1"), "Invalid value for '--least-size'"),
         (("--device", "abacus"), "--device abacus is not known"),
     ],
 )

@@ -123,9 +123,8 @@ def test_other_losses_are_what_they_are_without_it(encoders, series):
 
 
 def test_a_run_fits_the_read_out(recipe, tmp_path):
-    readout = (
-        "readout={pooling: spread, kept: 3, modalities: [hr, s2], samples: 8, sizes: {hr: 48}}"
-    )
+    sizes = "samples: 8, least_sizes: {hr: 48}"
+    readout = f"readout={{pooling: spread, kept: 3, modalities: [hr, s2], {sizes}}}"
     outcome = pretrain(recipe(tmp_path / "a", *INSTANCE, readout))
     model = load(outcome.model)
 
@@ -136,7 +135,7 @@ def test_a_run_fits_the_read_out(recipe, tmp_path):
     assert model.fused_mean.abs().sum() > 0
     images = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
     assert model.embed(images, "rgb8").shape == (2, 12)
-    own, large, stored = (model.embed(images, "rgb8", size=size) for size in (None, 48, "stored"))
+    own, large, stored = (model.embed(images, "rgb8", least_size=n) for n in (None, 48, 0))
     assert (own == large).all()
     assert (own != stored).any()
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from skysense.layers.derived import Derived
 from skysense.layers.windows import WindowAttention
 from skysense.models.assembly import check_bands, check_valid, meet, pool, select_seen, spread
-from skysense.models.embedding import ImageLike, Size, embed_images
+from skysense.models.embedding import ImageLike, embed_images
 from skysense.models.encoder import Schedules, warn_if_untrained
 from skysense.models.features import Features, Level
 from skysense.models.fusion import FusionTransformer
@@ -294,10 +294,10 @@ class SkySenseV1(nn.Module):
         bands: Sequence[str] | None = None,
         batch_size: int = 16,
         pooling: Pooling | None = None,
-        size: Size | None = None,
+        least_size: int | None = None,
     ) -> npt.NDArray[np.float32]:
         """One vector an image; see `skysense.models.embedding.embed_images`."""
-        return embed_images(self, images, sensor, bands, batch_size, pooling, size)
+        return embed_images(self, images, sensor, bands, batch_size, pooling, least_size)
 
     def save(self, folder: str | Path) -> Path:
         """Write `config.json` and `model.safetensors` into a folder, all or nothing."""

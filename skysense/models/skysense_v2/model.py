@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skysense.layers.moe import MixtureOfExperts, RouterStatistics
 from skysense.layers.tokenizer import PatchTokenizer
 from skysense.models.assembly import check_bands, check_valid, meet, pool, select_seen, spread
-from skysense.models.embedding import ImageLike, Size, embed_images
+from skysense.models.embedding import ImageLike, embed_images
 from skysense.models.encoder import Schedule, Schedules, warn_if_untrained
 from skysense.models.features import Features, Level
 from skysense.models.fusion import FusionTransformer
@@ -233,7 +233,7 @@ class SkySenseV2(nn.Module):
         bands: Sequence[str] | None = None,
         batch_size: int = 16,
         pooling: Pooling | None = None,
-        size: Size | None = None,
+        least_size: int | None = None,
     ) -> npt.NDArray[np.float32]:
         """One vector an image; see `skysense.models.embedding.embed_images`.
 
@@ -245,13 +245,13 @@ class SkySenseV2(nn.Module):
             batch_size: images computed at a time.
             pooling: one of `skysense.models.pooling.POOLINGS` in place of the model's own choice:
                 its read-out if it has one, else the mean of the fused map.
-            size: pixels that the longer side of each image is brought to first, or `stored`;
-                default: the size that the read-out was fitted at, else `stored`.
+            least_size: pixels that images are enlarged to first where their longer side is
+                shorter, 0 for none; default: what the read-out was fitted with, else 0.
 
         Returns:
             `(N, D)` float32.
         """
-        return embed_images(self, images, sensor, bands, batch_size, pooling, size)
+        return embed_images(self, images, sensor, bands, batch_size, pooling, least_size)
 
     def save(self, folder: str | Path) -> Path:
         """Write `config.json` and `model.safetensors` into a folder, all or nothing."""

@@ -16,7 +16,6 @@ import torch
 from skysense.data.labelled import LabelledSet, open_labelled, split
 from skysense.engine.neighbors import NEIGHBORS, TEMPERATURE, knn_scores, standardized
 from skysense.hub.catalog import Model
-from skysense.models.embedding import Size
 from skysense.models.skysense_v2 import SkySenseV2Config
 from skysense.tasks.probe.logistic import predict_linear
 from skysense.tasks.probe.scores import Scores, score
@@ -148,7 +147,7 @@ def evaluate(
     seed: int = 0,
     cache: VectorCache | None = None,
     advance: Callable[[int], None] | None = None,
-    size: Size | None = None,
+    least_size: int | None = None,
 ) -> ProbeResult:
     """Score the frozen features of a model on labelled images.
 
@@ -164,15 +163,15 @@ def evaluate(
         seed: of everything that is drawn.
         cache: where to look for the vectors first, and to keep them.
         advance: told how many images were embedded.
-        size: pixels that the longer side of each image is brought to first, or `stored`;
-            default: the model's own choice.
+        least_size: pixels that images are enlarged to first where their longer side is shorter, 0
+            for none; default: the model's own choice.
 
     Raises:
         ValueError: the sets cannot be read, do not go together, or do not fit the card.
     """
     started = time.monotonic()
     train, test = train_and_test(train, test, seed)
-    options = (sensor, bands, batch_size, cache, advance, size)
+    options = (sensor, bands, batch_size, cache, advance, least_size)
     vectors, asked = (embed_set(model, part, *options) for part in (train, test))
     scores = probe_vectors(
         vectors, train.labels, asked, test.labels, protocol, len(train.classes), neighbors, seed

@@ -17,7 +17,7 @@ from torch import nn
 
 from skysense.data.image_files import Image
 from skysense.data.labelled import LabelledSet
-from skysense.models.embedding import Size, to_series
+from skysense.models.embedding import to_series
 from skysense.sensors import get_sensor
 
 Vectors = npt.NDArray[np.float32]
@@ -35,7 +35,7 @@ class Embedder(Protocol):
         bands: Sequence[str] | None = None,
         batch_size: int = 16,
         *,
-        size: Size | None = None,
+        least_size: int | None = None,
     ) -> Vectors:
         """`(C, H, W)` each to `(N, D)`."""
         ...
@@ -64,10 +64,10 @@ class VectorCache:
         labelled: LabelledSet,
         sensor: str,
         bands: Sequence[str] | None,
-        size: Size | None = None,
+        least_size: int | None = None,
     ) -> Path:
         """Where the vectors of a set are; other files, or newer ones, are elsewhere."""
-        digest = hashlib.sha256(f"{self.model} {sensor} {bands} {size}".encode())
+        digest = hashlib.sha256(f"{self.model} {sensor} {bands} {least_size}".encode())
         states = {path: path.stat() for path in {file.path for file in labelled.files}}
         for file in labelled.files:
             state = states[file.path]
@@ -83,7 +83,7 @@ def embed_set(
     batch_size: int = 32,
     cache: VectorCache | None = None,
     advance: Callable[[int], None] | None = None,
-    size: Size | None = None,
+    least_size: int | None = None,
 ) -> Vectors:
     """One vector for each image of a set.
 
@@ -95,7 +95,7 @@ def embed_set(
         batch_size: images computed at a time, all of one size.
         cache: where to look first, and to keep the result.
         advance: told how many images were done.
-        size: what images are brought to first; default: the model's own choice.
+        least_size: what small images are enlarged to; default: the model's own choice.
 
     Returns:
         `(N, D)` float32.
@@ -104,7 +104,7 @@ def embed_set(
         ValueError: an image cannot be read or does not fit the card; the message names it.
     """
     bands = labelled.bands if bands is None else tuple(bands)
-    kept = cache and cache.path(labelled, sensor, bands, size)
+    kept = cache and cache.path(labelled, sensor, bands, least_size)
     if kept and kept.is_file():
         stored: Vectors = np.load(kept, allow_pickle=False)
         if advance:
@@ -114,7 +114,7 @@ def embed_set(
     for start in range(0, len(labelled), _BATCHES_READ * batch_size):
         indices = range(start, min(start + _BATCHES_READ * batch_size, len(labelled)))
         parts.append(
-            _embed_some(model, labelled, indices, sensor, bands, batch_size, advance, size)
+            _embed_some(model, labelled, indices, sensor, bands, batch_size, advance, least_size)
         )
     vectors = np.concatenate(parts)
     if kept:
@@ -130,11 +130,11 @@ def _embed_some(
     bands: Sequence[str] | None,
     batch_size: int,
     advance: Callable[[int], None] | None,
-    size: Size | None,
+    least_size: int | None,
 ) -> Vectors:
     """Images of one size together, so that none is padded; vectors in the order of `indices`."""
     images = [labelled.read(i) for i in indices]
-    asked = {} if size is None else {"size": size}  # of those that know of one
+    asked = {} if least_size is None else {"least_size": least_size}  # of those that know of one
     sizes: dict[tuple[int, ...], list[int]] = {}
     for position, image in enumerate(images):
         sizes.setdefault(image.shape, []).append(position)

@@ -16,7 +16,7 @@ class ColorModel:
     def __init__(self):
         self.batches = []
 
-    def embed(self, images, sensor, bands=None, batch_size=16, *, size=None):
+    def embed(self, images, sensor, bands=None, batch_size=16, *, least_size=None):
         self.batches.append([image.shape for image in images])
         assert len({image.shape for image in images}) == 1
         return np.stack([np.nanmean(image, (1, 2)) for image in images]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""One size for all images: known values, missing pixels, padding, absent samples."""
+"""Small images enlarged: known values, missing pixels, padding, absent samples."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skysense.models.resizing import resize
+from skysense.models.enlarging import enlarge
 from skysense.sample import Sample, Series, collate, undated
 
 
@@ -41,28 +41,23 @@ def ramp(height, width):
     return torch.stack([10.0 * rows + columns + 100 * k for k in range(3)][:channels])
 
 
-def test_halving_takes_a_weighted_mean_and_keeps_a_constant():
-    image = torch.zeros(3, 16, 16)
-    image[:, :, 8:] = 60
-    halved = resize(part_of(image), 8).pixels[0, 0, 0]
-
-    assert halved.shape == (8, 8)
-    assert halved[0].tolist() == pytest.approx([0, 0, 0, 7.5, 52.5, 60, 60, 60])
-    constant = resize(part_of(torch.full((3, 10, 14), 7.0)), 33)
-    torch.testing.assert_close(constant.pixels[:, :, :3], torch.full((1, 1, 3, 24, 33), 7.0))
+def test_a_constant_stays_one():
+    constant = enlarge(part_of(torch.full((3, 10, 14), 7.0)), 35)
+    torch.testing.assert_close(constant.pixels[:, :, :3], torch.full((1, 1, 3, 25, 35), 7.0))
 
 
 def test_doubling_lies_between_the_pixels():
-    doubled = resize(part_of(ramp(6, 6)), 12).pixels[0, 0, 0]
+    doubled = enlarge(part_of(ramp(6, 6)), 12).pixels[0, 0, 0]
 
     places = torch.arange(12) / 2 - 0.25
     expected = (10 * places[:, None] + places)[1:-1, 1:-1]
     torch.testing.assert_close(doubled[1:-1, 1:-1], expected)
 
 
-def test_the_size_it_has_is_left_alone():
-    part = part_of(ramp(6, 9), ramp(9, 3))
-    assert resize(part, 9) is part
+@pytest.mark.parametrize("least", [0, 1, 8, 9])
+def test_what_is_large_enough_is_left_alone(least):
+    part = part_of(ramp(6, 9), ramp(11, 3))
+    assert enlarge(part, least) is part
 
 
 @given(
@@ -72,11 +67,11 @@ def test_the_size_it_has_is_left_alone():
 def test_each_image_of_a_padded_batch_is_as_alone(sizes, side):
     images = [ramp(*size) for size in sizes]
 
-    together = resize(part_of(*images), side)
+    together = enlarge(part_of(*images), side)
 
-    assert together.sizes.max(1).values.tolist() == [side] * len(images)
+    assert together.sizes.max(1).values.tolist() == [max(side, *size) for size in sizes]
     for row, image in enumerate(images):
-        alone = resize(part_of(image), side)
+        alone = enlarge(part_of(image), side)
         h, w = together.sizes[row].tolist()
         assert (h, w) == tuple(alone.pixels.shape[-2:])
         torch.testing.assert_close(together.pixels[row, :, :, :h, :w], alone.pixels[0])
@@ -90,8 +85,8 @@ def test_what_is_missing_has_no_part_in_what_is_known():
     mask[:, :5] = False
     image[:, ~mask] = torch.nan
 
-    for side in (6, 24):
-        part = resize(part_of(image, masks=[mask]), side)
+    for side in (24, 36):
+        part = enlarge(part_of(image, masks=[mask]), side)
         known = part.mask[0, 0]
         assert known.float().mean(0).tolist() == [0.0] * (side * 5 // 12) + [1.0] * (
             side - side * 5 // 12
@@ -101,7 +96,7 @@ def test_what_is_missing_has_no_part_in_what_is_known():
 
 
 def test_an_absent_sample_stays_absent():
-    part = resize(part_of(ramp(6, 6), None), 12)
+    part = enlarge(part_of(ramp(6, 6), None), 12)
 
     assert part.sizes.tolist() == [[12, 12], [0, 0]]
     assert not part.mask[1].any()
@@ -109,19 +104,19 @@ def test_an_absent_sample_stays_absent():
 
 
 def test_no_such_side():
-    with pytest.raises(ValueError, match="at least 1 pixel, not 0"):
-        resize(part_of(ramp(4, 4)), 0)
+    with pytest.raises(ValueError, match="or 0 for none, not -1"):
+        enlarge(part_of(ramp(4, 4)), -1)
 
 
 @pytest.mark.parametrize("pooling", [None, "stages"])
-def test_embed_brings_images_to_a_size(shared, pooling):
+def test_embed_enlarges_images(shared, pooling):
     model = shared("v2_tiny")
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 24, 40), np.uint8)
 
-    asked = model.embed(images, "rgb8", pooling=pooling, size=64)
+    asked = model.embed(images, "rgb8", pooling=pooling, least_size=64)
 
     part = part_of(*(torch.from_numpy(image).float() for image in images))
-    enlarged = resize(part, 64).pixels[:, 0, :3].numpy()
+    enlarged = enlarge(part, 64).pixels[:, 0, :3].numpy()
     as_stored = model.embed(enlarged, "rgb8", pooling=pooling)
     np.testing.assert_allclose(asked, as_stored, atol=1e-5)
     assert np.abs(asked - model.embed(images, "rgb8", pooling=pooling)).max() > 1e-2
