@@ -22,7 +22,7 @@ def write_large_scene(path: Path, side: int) -> Path:
     """An 8-bit RGB scene of `side x side` pixels at 1.25 m: a synthetic place, mirrored on."""
     block = make_scene(size=128, hr_per_s2=8, s2_dates=1, s1_dates=1).hr  # (3, 1024, 1024)
     transform = Affine(1.25, 0, 500000, 0, -1.25, 5400000)
-    _write(path, _mirrored(block, (side, side)), "RGB", "EPSG:32632", transform)
+    write_raster(path, _mirrored(block, (side, side)), "RGB", "EPSG:32632", transform)
     return path
 
 
@@ -60,7 +60,7 @@ def write_series(
         transform = Affine(_METRES, 0, x, 0, -_METRES, y)
         for path, block in zip(files[key], pixels[:count], strict=True):
             image = _mirrored(block, size)
-            _write(path, image, names, crs, transform, nodata=nodata, zlevel=1)
+            write_raster(path, image, names, crs, transform, nodata=nodata, zlevel=1)
     return files
 
 
@@ -72,11 +72,11 @@ def _mirrored(block: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[An
     return np.tile(four, (1, *times))[:, : shape[0], : shape[1]]
 
 
-def _write(
+def write_raster(
     path: Path,
     image: npt.NDArray[Any],
     names: Sequence[str],
-    crs: str,
+    crs: object,
     transform: Affine,
     **options: object,
 ) -> None:

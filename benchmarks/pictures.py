@@ -79,13 +79,16 @@ def save(figure: plt.Figure, path: Path) -> None:
 
 
 def curves(runs: Sequence[Path], path: Path) -> None:
-    """The loss of each run, and its running kNN."""
-    figure, rows = plt.subplots(2, len(runs), figsize=(5 * len(runs), 6), squeeze=False)
-    for column, run in enumerate(runs):
+    """The loss of each run, and its running kNN below; three runs side by side."""
+    columns, bands = min(3, len(runs)), -(-len(runs) // 3)
+    size = (5 * columns, 6 * bands)
+    figure, rows = plt.subplots(2 * bands, columns, figsize=size, squeeze=False)
+    for number, run in enumerate(runs):
+        band, column = divmod(number, 3)
         lines = read_metrics(run / "metrics.jsonl")
         for row, key, title in ((0, "loss", "loss"), (1, "knn", "kNN-20 of the fused vector")):
             told = [(line["step"], line[key]) for line in lines if key in line]
-            axes = rows[row][column]
+            axes = rows[2 * band + row][column]
             axes.plot(*zip(*told, strict=True), marker="o" if key == "knn" else None)
             axes.set_title(f"{run.name}: {title}")
             axes.set_xlabel("step")

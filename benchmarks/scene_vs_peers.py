@@ -33,7 +33,7 @@ import rasterio
 import torch
 import torch.nn.functional as F
 from _common import Cost, finish, measure, paired_ratio
-from _scenes import write_large_scene, write_series
+from _scenes import write_large_scene, write_raster, write_series
 from rasterio.transform import Affine
 from torch import Tensor, nn
 
@@ -74,21 +74,7 @@ def write_map(path: Path, scene: Path, values: FloatArray, cell: int) -> None:
     """Write `(D, h, w)` where the scene lies."""
     with rasterio.open(scene) as dataset:
         crs, transform = dataset.crs, dataset.transform
-    channels, height, width = values.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=channels,
-        dtype="float32",
-        crs=crs,
-        transform=transform @ Affine.scale(cell),
-        tiled=True,
-        compress="deflate",
-    ) as dataset:
-        dataset.write(values)
+    write_raster(path, values, (), crs, transform @ Affine.scale(cell))
 
 
 @torch.inference_mode()
