@@ -12,6 +12,7 @@ from skysense.hub import load, pack
 from skysense.inference.embed import EmbedOptions, embed_scene
 from skysense.inference.on_ray import OnRay
 from skysense.inference.plan import make_plan
+from skysense.inference.stores import weights_hash
 
 NOISE = np.random.default_rng(0).integers(20, 200, (3, 160, 96)).astype(np.uint8)
 
@@ -30,11 +31,12 @@ def model():
 
 @pytest.fixture
 def run(scene, model, tmp_path):
-    """`run(name, model, engine=None) -> bytes`."""
+    """`run(name, model, engine=None) -> bytes`; the weights are named, as the command does."""
+    options = EmbedOptions(batch_size=1, weights=weights_hash(model))
 
     def run_(name, model=model, **engine):
         plan = make_plan(model, scene, tile=64, overlap=32)
-        embed_scene(model, scene, plan, tmp_path / name, EmbedOptions(batch_size=1), **engine)
+        embed_scene(model, scene, plan, tmp_path / name, options, **engine)
         return (tmp_path / name).read_bytes()
 
     return run_
