@@ -1,6 +1,7 @@
 """A feature map with classes that are known, and labels in every format."""
 
 import csv
+import functools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ import pytest
 import rasterio
 from pyproj import Transformer
 from rasterio import Affine
+
+from skysense.tasks.mapping import map_classes
 
 CELL = 40.0
 LEFT, TOP = 600_000.0, 5_340_000.0
@@ -143,6 +146,22 @@ def kept_labels(tmp_path_factory, picked, names_of):
     """Those of `labels`, in a file that no test may change."""
     path = tmp_path_factory.mktemp("labels") / "labels.geojson"
     return geojson(path, lonlat_of(picked), names_of(picked))
+
+
+@pytest.fixture(scope="session")
+def maps_of(kept_labels, tmp_path_factory):
+    """`maps_of(features)(head) -> MapResult`, each made once, which no test may change."""
+
+    def maps(features):
+        folder = tmp_path_factory.mktemp("maps")
+
+        @functools.cache
+        def run(head):
+            return map_classes(features, kept_labels, folder / head / "landcover.tif", head=head)
+
+        return run
+
+    return maps
 
 
 @pytest.fixture(scope="session")

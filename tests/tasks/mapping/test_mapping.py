@@ -1,6 +1,5 @@
 """Maps from labels: they recover what is known, say how sure they are, and leave nothing half."""
 
-import functools
 import json
 import re
 import shutil
@@ -35,15 +34,9 @@ def mapped(features, labels, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def usual(features, kept_labels, tmp_path_factory):
+def usual(features, maps_of):
     """`usual(head) -> MapResult` of the usual features and labels, which no test may change."""
-    folder = tmp_path_factory.mktemp("usual")
-
-    @functools.cache
-    def run(head):
-        return map_classes(features, kept_labels, folder / head / "landcover.tif", head=head)
-
-    return run
+    return maps_of(features)
 
 
 @pytest.mark.parametrize("head", ["logistic", "knn", "mlp"])

@@ -1,6 +1,5 @@
 """Features in stores: the same map as from a GeoTIFF, window by window, and clear faults."""
 
-import functools
 import json
 import re
 import shutil
@@ -134,15 +133,9 @@ def test_a_store_holds_what_the_raster_holds(kept_stores, raster, halves, suffix
 
 
 @pytest.fixture(scope="module")
-def of_raster(raster, kept_labels, tmp_path_factory):
+def of_raster(raster, maps_of):
     """`of_raster(head) -> MapResult` of the GeoTIFF, which no test may change."""
-    folder = tmp_path_factory.mktemp("maps")
-
-    @functools.cache
-    def run(head):
-        return map_classes(raster, kept_labels, folder / head / "map.tif", head=head)
-
-    return run
+    return maps_of(raster)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
