@@ -18,7 +18,8 @@ from skysense.sample import ModalityBatch
 def enlarge(part: ModalityBatch, least: int) -> ModalityBatch:
     """Bring the longer side of images in which it is shorter to `least` pixels, bilinear.
 
-    A pixel of the result is missing where over half of what it is made of is.
+    A pixel of the result is missing where the one that its centre lies in is, so that no measured
+    pixel is lost.
 
     Args:
         part: one modality of a batch; images of other sizes than the largest are padded.
@@ -70,5 +71,7 @@ def _interpolated(pixels: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[
     if complete:
         return scaled, mask.new_ones(*pixels.shape[:2], *size)
     values, weight = scaled[:, :, :-1], scaled[:, :, -1:]
-    valid = weight >= 0.5
-    return torch.where(valid, values / weight.clamp(min=0.5), 0), valid.squeeze(2)
+    valid = F.interpolate(known.flatten(0, 1), size, mode="nearest-exact") > 0
+    valid = valid.unflatten(0, pixels.shape[:2])  # (B, T, 1, *size)
+    least = 0.25  # of a weight there: the pixel's own is half or more along either axis
+    return torch.where(valid, values / weight.clamp(min=least), 0), valid.squeeze(2)

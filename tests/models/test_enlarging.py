@@ -95,6 +95,25 @@ def test_what_is_missing_has_no_part_in_what_is_known():
         assert not part.pixels[0, 0, :, ~known].any()
 
 
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(0, 11),
+    st.integers(0, 11),
+    st.integers(1, 30),
+)
+def test_a_lone_measured_pixel_is_not_lost(height, width, row, column, least):
+    mask = torch.zeros(height, width).bool()
+    mask[row % height, column % width] = True
+    image = torch.where(mask, 5.0, torch.nan).expand(3, height, width)
+
+    part = enlarge(part_of(image, masks=[mask]), least)
+
+    known = part.mask[0, 0]
+    assert known.any()
+    torch.testing.assert_close(part.pixels[0, 0, :3, known], torch.full((3, int(known.sum())), 5.0))
+
+
 def test_an_absent_sample_stays_absent():
     part = enlarge(part_of(ramp(6, 6), None), 12)
 
