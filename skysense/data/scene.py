@@ -9,7 +9,7 @@ Legend: T acquisitions, C tokenizer channels, H W pixels.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,11 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
+from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 
 from skysense.data.acquisitions import Acquisition, Layer, open_layer
+from skysense.data.caching import block_cache
 from skysense.data.ground import bounds_in, footprint, lon_lat, metres
 from skysense.data.products import is_clear
 from skysense.data.products.choice import (
@@ -36,9 +39,6 @@ from skysense.data.warping import GridReader
 from skysense.geo import Grid, Window
 from skysense.sample import Sample, Series
 from skysense.sensors import MODALITIES, SensorCard
-
-CACHE_MB = 64
-"""Memory for decoded blocks of all open files: GDAL's own default grows with the machine."""
 
 _ENVIRONMENT = {name: value for name, value in REMOTE.items() if name.startswith("GDAL_HTTP")}
 
@@ -221,7 +221,7 @@ class SceneReader:
         self._scene = scene
         self._stack = ExitStack()
         self._series: dict[str, list[_AcquisitionReader]] = {}
-        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB, **_ENVIRONMENT))
+        self._stack.enter_context(rasterio.Env(**_ENVIRONMENT))
         try:
             for key, layer in scene.layers.items():
                 grid = scene.grid.rescaled(scene.ratios[key])
@@ -230,6 +230,9 @@ class SceneReader:
                     reader = _AcquisitionReader(layer.card, acquisition, grid, mask_clouds)
                     self._stack.callback(reader.close)
                     self._series[key].append(reader)
+            every = (reader for readers in self._series.values() for reader in readers)
+            opened = (source for reader in every for source in reader.opened())
+            self._stack.enter_context(block_cache(opened))
         except BaseException:
             self.close()
             raise
@@ -330,6 +333,11 @@ class _AcquisitionReader:
     def close(self) -> None:
         """Close the files."""
         self._stack.close()
+
+    def opened(self) -> Iterator[DatasetReader | WarpedVRT]:
+        """What GDAL holds open."""
+        for reader in (*(reader for reader, *_ in self._files), *(m[1] for m in self._masks)):
+            yield from reader.opened()
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """`(C, H, W)` physical values, zero where missing, and `(H, W)` bool."""

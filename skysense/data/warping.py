@@ -8,15 +8,15 @@ Legend: C bands of the source, H W pixels of the wanted window.
 """
 
 import math
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio import windows
 from rasterio.enums import Resampling
-from rasterio.io import MemoryFile
+from rasterio.io import DatasetReader, MemoryFile
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
@@ -78,7 +78,7 @@ class GridReader:
             self._check()
             self._nodata = self._missing(nodata)
             self._place = self._nested()
-            by_block = not isinstance(self._dataset, rasterio.DatasetReader)
+            by_block = not isinstance(self._dataset, DatasetReader)
             self._vrt = None if self._place or by_block else self._warp()
         except IO_ERRORS as error:
             self.close()
@@ -90,6 +90,13 @@ class GridReader:
     def close(self) -> None:
         """Close the file."""
         self._stack.close()
+
+    def opened(self) -> Iterator[DatasetReader | WarpedVRT]:
+        """What GDAL holds open: the file and the warped view of it, where there are such."""
+        if isinstance(self._dataset, DatasetReader):
+            yield self._dataset
+        if self._vrt is not None:
+            yield self._vrt
 
     def _missing(self, nodata: float | None) -> float | None:
         """The stored value that is missing: of the catalog, of the file, or else as given."""

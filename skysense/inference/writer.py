@@ -27,6 +27,7 @@ import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 
+from skysense.data.caching import LEAST_BYTES
 from skysense.data.processes import is_alive
 from skysense.data.rasters import IO_ERRORS, reason
 from skysense.geo import Grid
@@ -37,7 +38,6 @@ MapType = Literal["float16", "float32", "int8"]
 
 INT8_NODATA = -128
 _BLOCK_BYTES = 8 << 20
-_CACHE_MB = 64
 _FULL = 1 << 20
 _stderr = threading.Lock()
 _STALE = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.part$")
@@ -199,7 +199,7 @@ class MapWriter:
             self._rows.close()
             source = self._converted(dtype, scales)
             virtual.write_text(self._virtual(source, dtype, scales, descriptions, tags))
-            with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_PAM_ENABLED="NO"), _quiet_libtiff():
+            with rasterio.Env(GDAL_CACHEMAX=LEAST_BYTES, GDAL_PAM_ENABLED="NO"), _quiet_libtiff():
                 rasterio.shutil.copy(virtual, made, driver="COG", strict=False, **options)
                 self._verify(made)
             os.replace(made, self.path)

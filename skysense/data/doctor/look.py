@@ -19,6 +19,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
+from skysense.data.caching import block_cache
 from skysense.data.doctor.sample import Sample, Tile, summarize
 from skysense.data.products import Found, find_files, find_masks, inspect_found
 from skysense.data.products.grd import GroundRange
@@ -34,8 +35,6 @@ _ACROSS = 4
 
 _MOST = 16_000_000
 """Values that the sample of one file may have, over all bands: 64 MB of float32."""
-
-_CACHE_MB = 64
 
 _NO_MEASUREMENT = {"QA", "MSK", "MASK", "ALPHA", "CLDPRB", "SNWPRB", "AOT", "WVP"}
 """Words in the name of a band that is no measurement of the ground, besides the cloud masks."""
@@ -154,7 +153,7 @@ def look_at(found: Found, names: Sequence[str] | None = None, side: int = SIDE) 
     nothing = Look(found, held.stat().st_size if held.exists() else 0, date)
     try:
         with (
-            rasterio.Env(GDAL_CACHEMAX=_CACHE_MB),
+            block_cache(),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said as a finding

@@ -11,6 +11,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterWindow
 
+from skysense.data.caching import LEAST_BYTES
 from skysense.data.rasters import IO_ERRORS, inspect, reason
 from skysense.geo import Window
 from skysense.tasks.mapping.sources import (
@@ -22,7 +23,6 @@ from skysense.tasks.mapping.sources import (
 
 MADE_BY = "SKYSENSE_MODEL"
 """The tag by which a feature map is known."""
-_CACHE_MB = 64
 
 
 def is_feature_map(path: str | Path) -> bool:
@@ -54,7 +54,7 @@ class FeatureMap(FeatureSource):
         """
         self.path = Path(path)
         self.grid = inspect(self.path).grid
-        self._settings = rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_PAM_ENABLED="NO")
+        self._settings = rasterio.Env(GDAL_CACHEMAX=LEAST_BYTES, GDAL_PAM_ENABLED="NO")
         self._settings.__enter__()
         try:
             self._dataset = rasterio.open(self.path)
