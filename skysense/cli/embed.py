@@ -7,36 +7,8 @@ from typing import Annotated
 
 import typer
 
-from skysense.cli.imagery import (
-    BandsOption,
-    BatchSizeOption,
-    BboxOption,
-    BudgetOption,
-    CollectionOption,
-    DatesOption,
-    DeviceOption,
-    HrOption,
-    KeepCloudsOption,
-    MaxCloudOption,
-    MergeScheduleOption,
-    ModelOption,
-    QuietOption,
-    S1Option,
-    S2Option,
-    SensorOption,
-    StacOption,
-    StageOption,
-    UncheckedOption,
-)
-from skysense.cli.inputs import (
-    Stage,
-    check_not_among,
-    check_sound,
-    gather_inputs,
-    parse_bands,
-    parse_box,
-    parse_schedules,
-)
+from skysense.cli.imagery import Imagery, QuietOption, Request, with_imagery
+from skysense.cli.inputs import check_not_among
 from skysense.cli.options import check_folder, processes, progress_bar, terse_warnings
 
 
@@ -55,7 +27,9 @@ class Dtype(StrEnum):
     int8 = "int8"
 
 
+@with_imagery
 def embed(
+    imagery: Imagery,
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -72,20 +46,6 @@ def embed(
             "(GeoParquet), .lance (LanceDB).",
         ),
     ] = Path("features.tif"),
-    hr: HrOption = None,
-    s2: S2Option = None,
-    s1: S1Option = None,
-    stac: StacOption = None,
-    bbox: BboxOption = None,
-    dates: DatesOption = None,
-    collection: CollectionOption = None,
-    max_cloud: MaxCloudOption = None,
-    model: ModelOption = "v2_nano",
-    sensor: SensorOption = None,
-    bands: BandsOption = None,
-    stage: StageOption = Stage.fused,
-    schedule: MergeScheduleOption = None,
-    budget: BudgetOption = None,
     tile: Annotated[
         int | None, typer.Option("--tile", help="Side of a tile in pixels.", show_default="auto")
     ] = None,
@@ -93,8 +53,6 @@ def embed(
         int | None,
         typer.Option("--overlap", help="Pixels that tiles share.", show_default="auto"),
     ] = None,
-    batch_size: BatchSizeOption = 4,
-    device: DeviceOption = "auto",
     dtype: Annotated[
         Dtype, typer.Option("--dtype", help="int8 is written with a scale for each band.")
     ] = Dtype.float16,
@@ -104,8 +62,6 @@ def embed(
             "--quicklook", help="PNG of scene and first three principal components to write."
         ),
     ] = None,
-    keep_clouds: KeepCloudsOption = False,
-    unchecked: UncheckedOption = False,
     engine: Annotated[
         EngineName,
         typer.Option(
@@ -137,56 +93,34 @@ def embed(
 
     skysense embed --hr aerial.tif --s2 s2_folder --s1 s1_folder -o map.tif --quicklook map.png
     """
-    from skysense.data.stac import open_inputs
     from skysense.engine.distributed import rank
-    from skysense.hub import load, pack
     from skysense.inference.embed import EmbedOptions, embed_scene
     from skysense.inference.on_ray import OnRay
     from skysense.inference.pipeline import run_here
-    from skysense.inference.plan import make_plan
-    from skysense.inference.stores import weights_hash
 
-    named = {"hr": hr, "s2": s2, "s1": s1}
-    given, cards = gather_inputs(inputs or [], named, sensor or [], stac is not None)
-    _check_paths(output, quicklook, [path for paths in given.values() for path in paths])
-    asked = schedule or [], budget
-    schedules = None if stac else parse_schedules(*asked, list(given))
-    names = parse_bands(bands or [], list(given))
-    with processes(device) as device, terse_warnings(quiet):
-        scene = open_inputs(
-            given,
-            cards,
-            names,
-            stac=stac,
-            bbox=parse_box(bbox),
-            dates=dates,
-            collections=collection,
-            max_cloud=max_cloud,
+    request = Request.of(imagery, inputs)
+    _check_paths(output, quicklook, [path for paths in request.files.values() for path in paths])
+    on_ray = engine is EngineName.ray
+    with processes(imagery.device) as device, terse_warnings(quiet):
+        scene = request.open([output], quiet or rank() > 0)
+        prepared = request.prepare(
+            scene, "cpu" if on_ray else device, not on_ray, tile=tile, overlap=overlap
         )
-        schedules = schedules or parse_schedules(*asked, list(scene.layers))
-        check_not_among(output, scene.files)  # those of a folder are known now
-        if not unchecked:
-            check_sound(given, cards, names, quiet or rank() > 0)
-        loaded = load(model, "cpu" if engine is EngineName.ray else device)
-        weights = weights_hash(loaded)
-        if engine is EngineName.local:
-            loaded = pack(loaded)
-        level = None if stage is Stage.fused else int(stage)
-        plan = make_plan(loaded, scene, level, schedules, tile, overlap)
+        plan = prepared.plan
         options = EmbedOptions(
-            batch_size,
+            imagery.batch_size,
             dtype.value,
-            schedules,
+            prepared.schedules,
             quicklook,
-            mask_clouds=not keep_clouds,
-            weights=weights,
+            mask_clouds=not imagery.keep_clouds,
+            weights=prepared.weights,
             restart=restart,
         )
         started = time.monotonic()
         quiet = quiet or rank() > 0
         with progress_bar("embedding", "tiles", plan.tiling.count, quiet) as advance:
-            run = OnRay(actors, gpus) if engine is EngineName.ray else run_here
-            embed_scene(loaded, scene, plan, output, options, advance, run)
+            run = OnRay(actors, gpus) if on_ray else run_here
+            embed_scene(prepared.model, scene, plan, output, options, advance, run)
     if not quiet:
         seconds = time.monotonic() - started
         height, width = plan.grid.shape

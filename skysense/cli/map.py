@@ -3,44 +3,13 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skysense.cli.imagery import (
-    BandsOption,
-    BatchSizeOption,
-    BboxOption,
-    BudgetOption,
-    CollectionOption,
-    DatesOption,
-    DeviceOption,
-    HrOption,
-    KeepCloudsOption,
-    MaxCloudOption,
-    MergeScheduleOption,
-    ModelOption,
-    QuietOption,
-    S1Option,
-    S2Option,
-    SensorOption,
-    StacOption,
-    StageOption,
-    UncheckedOption,
-)
-from skysense.cli.inputs import (
-    Budget,
-    Stage,
-    check_not_among,
-    check_sound,
-    gather_inputs,
-    parse_bands,
-    parse_box,
-    parse_schedules,
-)
+from skysense.cli.imagery import Imagery, QuietOption, Request, with_imagery
 from skysense.cli.options import check_folder, pick_device, progress_bar, terse_warnings
 
 if TYPE_CHECKING:
@@ -55,7 +24,9 @@ class HeadKind(StrEnum):
     mlp = "mlp"
 
 
+@with_imagery
 def make_map(
+    imagery: Imagery,
     scene: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -126,24 +97,6 @@ def make_map(
             "--features", help="Keep the features of imagery here: .tif, .zarr, .parquet, .lance."
         ),
     ] = None,
-    hr: HrOption = None,
-    s2: S2Option = None,
-    s1: S1Option = None,
-    stac: StacOption = None,
-    bbox: BboxOption = None,
-    dates: DatesOption = None,
-    collection: CollectionOption = None,
-    max_cloud: MaxCloudOption = None,
-    model: ModelOption = "v2_nano",
-    sensor: SensorOption = None,
-    bands: BandsOption = None,
-    stage: StageOption = Stage.fused,
-    schedule: MergeScheduleOption = None,
-    budget: BudgetOption = None,
-    batch_size: BatchSizeOption = 4,
-    device: DeviceOption = "auto",
-    keep_clouds: KeepCloudsOption = False,
-    unchecked: UncheckedOption = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of folds, head and clusters.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
@@ -161,23 +114,17 @@ def make_map(
     from skysense.tasks.mapping import check_outputs, read_labels
 
     _check(labels, clusters, block)
-    named = {"hr": hr, "s2": s2, "s1": s1}
-    scenes = [path for paths in (scene, *named.values()) for path in paths or []]
+    scenes = [path for paths in (scene, *imagery.named.values()) for path in paths or []]
     inputs = [*scenes, *([labels] if labels else [])]
     files = check_outputs(output, picture, metrics, inputs, with_confidence=labels is not None)
     outputs = [path for path in (*files.maps, files.metrics, files.picture) if path]
     _check_folders(outputs, features, inputs)
     with terse_warnings(quiet):
         known = read_labels(labels, class_field, crs, layer) if labels else None
-        search = {"stac": stac, "bbox": bbox, "dates": dates, "collection": collection}
-        others = {**named, **search, "max-cloud": max_cloud, "features": features}
-        source: Path | _Imagery | None = _given(scene or [], others)
+        others = {**imagery.named, **imagery.searched, "features": features}
+        source: Path | Request | None = _given(scene or [], others)
         if source is None:
-            given, cards = gather_inputs(scene or [], named, sensor or [], stac is not None)
-            names = parse_bands(bands or [], list(given))
-            query = _Query(stac, parse_box(bbox), dates, collection, max_cloud)
-            how = (model, stage, (schedule or [], budget), batch_size, device)
-            source = _Imagery(given, cards, names, query, *how, not keep_clouds, not unchecked)
+            source = Request.of(imagery, scene)
         settings: dict[str, Any] = {"picture": picture, "metrics": metrics, "seed": seed}
         with _features(source, features, outputs, known, quiet) as at:
             if known is not None:
@@ -187,93 +134,42 @@ def make_map(
         _print(result, picture)
 
 
-@dataclass(frozen=True)
-class _Query:
-    """Which imagery: of a STAC source, or of the files."""
+def _embed(
+    request: Request, output: Path, taken: list[Path], known: "LabelSet | None", quiet: bool
+) -> None:
+    """Write the feature map; labels that miss it are an error before the work begins.
 
-    stac: str | None
-    """API, catalog, item collection or item."""
-    bbox: list[float] | None
-    """Ground, in degrees."""
-    dates: str | None
-    """Days."""
-    collections: list[str] | None
-    """Of the STAC source."""
-    max_cloud: float | None
-    """Share of clouds that a date may have."""
+    Args:
+        request: which imagery.
+        output: feature map to make.
+        taken: further files that will be written.
+        known: labels.
+        quiet: without a bar.
+    """
+    from skysense.inference.embed import EmbedOptions, embed_scene
+    from skysense.tasks.mapping import label_cells
 
-
-@dataclass(frozen=True)
-class _Imagery:
-    """Imagery and how to embed it."""
-
-    inputs: dict[str, list[Path]]
-    """Modality to files."""
-    cards: dict[str, str]
-    """Modality to sensor card, where one was named."""
-    bands: dict[str, list[str]]
-    """Modality to band names, where they were given."""
-    query: _Query
-    """A STAC source, and what is taken of it and of files."""
-    model: str
-    """Name, folder or hub id."""
-    stage: Stage
-    """Which features."""
-    merging: tuple[list[str], Budget | None]
-    """Schedules of patch merging, and the budget of `hr`."""
-    batch_size: int
-    """Images at a time."""
-    device: str
-    """Where to compute."""
-    mask_clouds: bool
-    """Drop clouds."""
-    checked: bool
-    """Refuse what the doctor finds an error in."""
-
-    def embed(self, output: Path, taken: list[Path], known: "LabelSet | None", quiet: bool) -> None:
-        """Write the feature map; labels that miss it are an error before the work begins.
-
-        Args:
-            output: feature map to make.
-            taken: further files that will be written.
-            known: labels.
-            quiet: without a bar.
-        """
-        from skysense.data.stac import open_inputs
-        from skysense.hub import load, pack
-        from skysense.inference.embed import EmbedOptions, embed_scene
-        from skysense.inference.plan import make_plan
-        from skysense.inference.stores import weights_hash
-        from skysense.tasks.mapping import label_cells
-
-        scene = open_inputs(self.inputs, self.cards, self.bands, **vars(self.query))
-        for path in (output, *taken):
-            check_not_among(path, scene.files)  # those of a folder are known now
-        schedules = parse_schedules(*self.merging, list(scene.layers))
-        if self.checked:
-            check_sound(self.inputs, self.cards, self.bands, quiet)
-        loaded = load(self.model, pick_device(self.device))
-        weights = weights_hash(loaded)
-        loaded = pack(loaded)
-        level = None if self.stage is Stage.fused else int(self.stage)
-        plan = make_plan(loaded, scene, level, schedules)
-        if known is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what is left out is said when it is mapped
-                label_cells(known, plan.grid)
-        options = EmbedOptions(
-            self.batch_size,
-            schedule=schedules,
-            mask_clouds=self.mask_clouds,
-            weights=weights,
-        )
-        with progress_bar("embedding", "tiles", plan.tiling.count, quiet) as advance:
-            embed_scene(loaded, scene, plan, output, options, advance)
+    asked = request.options
+    scene = request.open([output, *taken], quiet)
+    prepared = request.prepare(scene, pick_device(asked.device))
+    plan = prepared.plan
+    if known is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is left out is said when it is mapped
+            label_cells(known, plan.grid)
+    options = EmbedOptions(
+        asked.batch_size,
+        schedule=prepared.schedules,
+        mask_clouds=not asked.keep_clouds,
+        weights=prepared.weights,
+    )
+    with progress_bar("embedding", "tiles", plan.tiling.count, quiet) as advance:
+        embed_scene(prepared.model, scene, plan, output, options, advance)
 
 
 @contextmanager
 def _features(
-    source: "Path | _Imagery",
+    source: Path | Request,
     kept: Path | None,
     outputs: list[Path],
     known: "LabelSet | None",
@@ -285,11 +181,11 @@ def _features(
     if isinstance(source, Path):
         yield source
     elif kept is not None:
-        source.embed(kept, outputs, known, quiet)
+        _embed(source, kept, outputs, known, quiet)
         yield kept
     else:
         with working_folder(outputs[0].with_name(f"{outputs[0].name}.features")) as folder:
-            source.embed(folder / "features.tif", outputs, known, quiet)
+            _embed(source, folder / "features.tif", outputs, known, quiet)
             yield folder / "features.tif"
 
 
