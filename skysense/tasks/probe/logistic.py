@@ -102,6 +102,35 @@ def _minimize(
     return weight.detach(), bias.detach()
 
 
+def held_out_path(
+    vectors: Vectors,
+    labels: Labels,
+    held: Vectors,
+    held_labels: Labels,
+    classes: int,
+    strengths: Sequence[float],
+) -> Iterator[tuple[float, float, float]]:
+    """How fits of one strength after the other do on what was held out.
+
+    Args:
+        vectors: `(N, D)` to fit on, on any scale.
+        labels: `(N,)`.
+        held: `(Q, D)`.
+        held_labels: `(Q,)`.
+        classes: K.
+        strengths: of the regularization.
+
+    Yields:
+        The strength, and the cross-entropy and accuracy of what was held out.
+    """
+    x, held_x = standardized(vectors, held)
+    target = torch.from_numpy(held_labels)
+    for strength, linear in zip(strengths, fit_path(x, labels, classes, strengths), strict=True):
+        logits = linear.logits(held_x)
+        loss = float(torch.nn.functional.cross_entropy(logits, target))
+        yield strength, loss, float((logits.argmax(1) == target).double().mean())
+
+
 def choose_strength(
     vectors: Vectors,
     labels: Labels,
@@ -128,17 +157,14 @@ def choose_strength(
     kept, held = stratified(labels, HELD_OUT, seed)
     if len(held) == 0:
         raise ValueError("a linear probe needs a class with at least two training images")
-    x, held_x = standardized(vectors[kept], vectors[held])
-    y, held_y = labels[kept], labels[held]
+    sides = (vectors[kept], labels[kept], vectors[held], labels[held])
     results: list[tuple[float, float, float]] = []  # accuracy, -cross-entropy, strength
-    for strength, linear in zip(strengths, fit_path(x, y, classes, strengths), strict=False):
-        logits = linear.logits(held_x)
-        loss = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(held_y)))
+    for strength, loss, accuracy in held_out_path(*sides, classes, strengths):
         if results and loss > OVERFIT * min(-negative for _, negative, _ in results):
             break
-        results.append((float((logits.argmax(1).numpy() == held_y).mean()), -loss, strength))
-    accuracy, _, chosen = max(results)
-    return chosen, accuracy
+        results.append((accuracy, -loss, strength))
+    best, _, chosen = max(results)
+    return chosen, best
 
 
 def predict_linear(

@@ -13,10 +13,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from skysense.engine.neighbors import standardized
-from skysense.tasks.probe.logistic import fit, fit_path
+from skysense.tasks.probe.logistic import fit, held_out_path
 from skysense.tasks.probe.scores import RESAMPLES, Interval, accuracy, macro_f1, middle
 
 Labels = npt.NDArray[np.int64]
@@ -170,10 +169,9 @@ def _chosen_strength(
     strengths: Sequence[float],
 ) -> float:
     """The first regularization whose successor has a larger cross-entropy on what is held out."""
-    x, held_x = standardized(vectors, held)
-    target, least, chosen = torch.from_numpy(held_labels), np.inf, strengths[0]
-    for strength, linear in zip(strengths, fit_path(x, labels, classes, strengths), strict=False):
-        loss = float(torch.nn.functional.cross_entropy(linear.logits(held_x), target))
+    least, chosen = np.inf, strengths[0]
+    path = held_out_path(vectors, labels, held, held_labels, classes, strengths)
+    for strength, loss, _ in path:
         if loss > least:
             break
         least, chosen = loss, strength
