@@ -176,7 +176,7 @@ def _features(
     quiet: bool,
 ) -> Iterator[Path]:
     """The features: those given, some to keep, or some that go at the end."""
-    from skysense.tasks.mapping.output import working_folder
+    from skysense.data.writing import working_folder
 
     if isinstance(source, Path):
         yield source
@@ -184,7 +184,7 @@ def _features(
         _embed(source, kept, outputs, known, quiet)
         yield kept
     else:
-        with working_folder(outputs[0].with_name(f"{outputs[0].name}.features")) as folder:
+        with working_folder(outputs[0], ".features") as folder:
             _embed(source, folder / "features.tif", outputs, known, quiet)
             yield folder / "features.tif"
 

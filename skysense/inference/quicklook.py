@@ -14,9 +14,9 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from skysense.data.rasters import IO_ERRORS, reason
+from skysense.data.writing import temporary_beside
 from skysense.geo import Window
 from skysense.inference.rows import StoredRows
-from skysense.inference.writer import temporary_beside
 from skysense.sample import Sample
 from skysense.sensors import SensorCard
 

@@ -11,9 +11,7 @@ edges with whatever lies in memory, so that files differ from run to run and car
 Legend: D bands, h w cells.
 """
 
-import glob
 import os
-import re
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +26,8 @@ import rasterio
 import rasterio.shutil
 
 from skysense.data.caching import LEAST_BYTES
-from skysense.data.processes import is_alive
-from skysense.data.rasters import IO_ERRORS, reason
+from skysense.data.rasters import IO_ERRORS
+from skysense.data.writing import failed, temporary_beside
 from skysense.geo import Grid
 from skysense.inference.rows import StoredRows
 
@@ -38,34 +36,7 @@ MapType = Literal["float16", "float32", "int8"]
 
 INT8_NODATA = -128
 _BLOCK_BYTES = 8 << 20
-_FULL = 1 << 20
 _stderr = threading.Lock()
-_STALE = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.part$")
-
-
-def temporary_beside(path: Path) -> Path:
-    """A name in the same folder for what is moved to `path` when complete.
-
-    What killed runs left there under such names is removed.
-    """
-    clean_stale(path.parent, path.name)
-    return path.parent / f".{path.name}.{os.getpid()}.part"
-
-
-def clean_stale(folder: Path, name: str) -> None:
-    """Remove what killed runs left behind for the same output."""
-    for path in folder.glob(f".{glob.escape(name)}.*.part"):
-        match = _STALE.match(path.name)
-        if match and match["name"] == name and not is_alive(int(match["pid"])):
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or folder, if it is there and can be."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -142,7 +113,7 @@ class MapWriter:
         try:
             self._rows.write(np.ascontiguousarray(values.transpose(1, 0, 2)).data)
         except OSError as error:
-            raise self._failed(error) from None
+            raise failed(self.path, error) from None
 
     def flush(self) -> None:
         """Hand all rows over to the system: they then outlive this process.
@@ -153,7 +124,7 @@ class MapWriter:
         try:
             self._rows.flush()
         except OSError as error:
-            raise self._failed(error) from None
+            raise failed(self.path, error) from None
 
     def _note(self, values: FloatArray) -> None:
         """Count valid cells and find the largest numbers."""
@@ -204,7 +175,7 @@ class MapWriter:
                 self._verify(made)
             os.replace(made, self.path)
         except IO_ERRORS as error:
-            raise self._failed(error) from None
+            raise failed(self.path, error) from None
         finally:
             self.abort()
 
@@ -214,17 +185,6 @@ class MapWriter:
             self._rows.close()
         if self._own:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _failed(self, error: Exception) -> ValueError:
-        """What to say when the output cannot be written."""
-        why = reason(error)
-        with suppress(OSError):
-            if shutil.disk_usage(self.path.parent).free < _FULL:
-                why = f"the disk is full: {why}"
-        return ValueError(
-            f"{self.path} could not be written ({why}); free some space in "
-            f"{self.path.parent} or choose another folder"
-        )
 
     def _block(self) -> int:
         """Side of a block: as large as keeps a block of all bands under 8 MB, 128 to 512."""

@@ -1,9 +1,6 @@
 """The map on disk: what it says of itself, how exact it is, and that it is whole or not there."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +8,7 @@ import rasterio
 
 from skysense.geo import Grid
 from skysense.inference import writer as module
-from skysense.inference.writer import MapWriter, clean_stale, temporary_beside
+from skysense.inference.writer import MapWriter
 
 D = 5
 NAMES = [f"feature_{i}" for i in range(D)]
@@ -216,29 +213,3 @@ def test_no_such_folder_can_be(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"cannot write to .*file: "):
         MapWriter(tmp_path / "file" / "map.tif", Grid("EPSG:32632", TRANSFORM, (6, 4)), D)
-
-
-def test_what_killed_runs_left_is_cleaned_and_what_others_do_is_not(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    alive = os.getppid()
-    for name in ("map.tif", "map[1].tif", "other.tif"):
-        for pid in (dead.pid, alive, os.getpid()):  # a container may give us our own number again
-            folder = tmp_path / f".{name}.{pid}.part"
-            folder.mkdir()
-            (folder / "rows.f32").touch()
-    (tmp_path / f".map.png.{dead.pid}.part").touch()
-    (tmp_path / ".map.tif.notes.part").touch()
-    clean_stale(tmp_path, "map.tif")
-    clean_stale(tmp_path, "map[1].tif")
-    assert leftovers(tmp_path) == sorted(
-        [
-            f".map.png.{dead.pid}.part",
-            f".map.tif.{alive}.part",
-            ".map.tif.notes.part",
-            f".map[1].tif.{alive}.part",
-            *(f".other.tif.{pid}.part" for pid in (dead.pid, alive, os.getpid())),
-        ]
-    )
-    assert temporary_beside(tmp_path / "map.png").name == f".map.png.{os.getpid()}.part"
-    assert f".map.png.{dead.pid}.part" not in leftovers(tmp_path)

@@ -1,50 +1,11 @@
-"""All or nothing: a store is made in a hidden folder beside its place, and moved there complete."""
+"""Give a store its name in one step, also where a folder has that name already."""
 
 import ctypes
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from skysense.data.rasters import reason
-from skysense.inference.writer import temporary_beside
-
-_FULL = 1 << 20
 _AT_FDCWD = -100
 _EXCHANGE = 2
-
-
-@contextmanager
-def working_folder(path: Path) -> Iterator[Path]:
-    """A folder to make `path` in; it is gone afterwards, whatever happened.
-
-    Its name is not the one under which the rows of the map may lie beside the same output.
-
-    Raises:
-        ValueError: for an `OSError` of the body, or if the folder cannot be made.
-    """
-    folder = temporary_beside(path.with_name(f"{path.name}.store"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-        yield folder
-    except OSError as error:
-        raise failed(path, error) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def failed(path: Path, error: Exception) -> ValueError:
-    """What to say when an output cannot be written."""
-    why = reason(error)
-    with suppress(OSError):
-        if shutil.disk_usage(path.parent).free < _FULL:
-            why = f"the disk is full: {why}"
-    return ValueError(
-        f"{path} could not be written ({why}); free some space in {path.parent} or choose "
-        f"another folder"
-    )
 
 
 def put(made: Path, path: Path) -> None:

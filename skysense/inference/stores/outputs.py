@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from skysense._optional import require
-from skysense.inference.stores.folders import put, working_folder
+from skysense.data.writing import working_folder, writing
+from skysense.inference.stores.folders import put
 from skysense.inference.stores.geoparquet import Geometry, write_geoparquet
 from skysense.inference.stores.lance_table import check_table_name, table_metadata, write_lance
 from skysense.inference.stores.provenance import METADATA_KEY
@@ -57,7 +58,7 @@ def write_store(
     check_store(path, dtype)
     coding = make_coding(source, dtype)
     suffix = path.suffix
-    with working_folder(path) as folder:
+    with writing(path), working_folder(path, ".store") as folder:
         made = folder / path.name
         writers: dict[str, Callable[[], int]] = {
             ".zarr": lambda: write_zarr(source, made, coding, progress, window),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from skysense.inference.stores.folders import working_folder
+from skysense.data.writing import working_folder, writing
 from skysense.inference.stores.footprint import footprint
 from skysense.inference.stores.places import crs_code, crs_of
 from skysense.inference.stores.provenance import METADATA_KEY
@@ -74,7 +74,7 @@ def write_stac_item(
     target = path.with_suffix(".json")
     _check_item(target)
     item = stac_item(source, path, dtype=dtype, quantization=quantization, others=others)
-    with working_folder(target) as folder:
+    with writing(target), working_folder(target) as folder:
         made = folder / target.name
         made.write_text(json.dumps(item, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(made, target)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skysense._optional import require
+from skysense.data.writing import writing
 from skysense.tasks.mapping.calibration import probabilities
 from skysense.tasks.mapping.clustering import Clusters, fit_clusters, sample_cells
 from skysense.tasks.mapping.facts import (
@@ -28,7 +29,7 @@ from skysense.tasks.mapping.facts import (
 from skysense.tasks.mapping.heads import HeadName, Scale
 from skysense.tasks.mapping.labels import LabelSet, read_labels
 from skysense.tasks.mapping.opening import is_store, open_features
-from skysense.tasks.mapping.output import NODATA, ByteMap, Outputs, attribute_table, writing
+from skysense.tasks.mapping.output import NODATA, ByteMap, Outputs, attribute_table
 from skysense.tasks.mapping.palette import class_colors
 from skysense.tasks.mapping.picture import Legend, draw_map
 from skysense.tasks.mapping.sources import FeatureSource, cell_sides

@@ -4,12 +4,9 @@ A colour table is for a file of one band (a GeoTIFF of several cannot have one),
 confidence are two files.
 """
 
-import glob
 import os
-import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from xml.sax.saxutils import escape
@@ -21,8 +18,7 @@ import rasterio.shutil
 from rasterio import Affine
 from rasterio.windows import Window as RasterWindow
 
-from skysense.data.processes import is_alive
-from skysense.data.rasters import IO_ERRORS, reason
+from skysense.data.writing import failed, working_folder
 from skysense.geo import Grid, Window
 from skysense.tasks.mapping.palette import Color
 
@@ -30,31 +26,7 @@ ByteArray = npt.NDArray[np.uint8]
 
 NODATA = 255
 """Of classes and of confidence; class codes of 0...254 stay as they are."""
-_PART = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.part$")
 _BLOCK = 256
-
-
-@contextmanager
-def working_folder(path: Path) -> Iterator[Path]:
-    """A hidden folder beside `path`, which is gone afterwards; so are those of killed runs.
-
-    Raises:
-        ValueError: it cannot be made.
-    """
-    folder = path.parent / f".{path.name}.{os.getpid()}.part"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            match = _PART.match(old.name)
-            if match and match["name"] == path.name and not is_alive(int(match["pid"])):
-                shutil.rmtree(old, ignore_errors=True)
-        folder.mkdir()
-    except OSError as error:
-        raise ValueError(f"cannot write to {path.parent}: {error.strerror}") from None
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Outputs:
@@ -93,7 +65,7 @@ def _rename(temporary: Path, path: Path) -> None:
     try:
         os.replace(temporary, path)
     except OSError as error:
-        raise ValueError(f"{path} could not be written ({error.strerror})") from None
+        raise failed(path, error) from None
 
 
 class ByteMap:
@@ -166,23 +138,6 @@ class ByteMap:
     def close(self) -> None:
         """Let go of the working file."""
         self._dataset.close()
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Word the failures of GDAL and the disk.
-
-    Raises:
-        ValueError: `path` could not be written.
-    """
-    try:
-        with rasterio.Env(GDAL_PAM_ENABLED="NO"):
-            yield
-    except IO_ERRORS as error:
-        raise ValueError(
-            f"{path} could not be written ({reason(error)}); free some space in {path.parent} or "
-            "choose another folder"
-        ) from None
 
 
 def attribute_table(

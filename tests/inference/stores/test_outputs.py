@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skysense.data.writing import temporary_beside
 from skysense.inference.stores import STORE_SUFFIXES, check_store, write_store
 from skysense.inference.stores import folders as folders_module
-from skysense.inference.writer import temporary_beside
 
 pytest.importorskip("zarr")
 pytest.importorskip("pyarrow")

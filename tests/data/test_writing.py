@@ -1,0 +1,69 @@
+"""What is written appears complete or not at all, and its failures are one line."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from skysense.data.writing import clean_stale, temporary_beside, working_folder, writing
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_what_killed_runs_left_is_cleaned_and_what_others_do_is_not(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    alive = os.getppid()
+    for name in ("map.tif", "map[1].tif", "other.tif"):
+        for pid in (dead.pid, alive, os.getpid()):  # a container may give us our own number again
+            folder = tmp_path / f".{name}.{pid}.part"
+            folder.mkdir()
+            (folder / "rows.f32").touch()
+    (tmp_path / f".map.png.{dead.pid}.part").touch()
+    (tmp_path / ".map.tif.notes.part").touch()
+    clean_stale(tmp_path, "map.tif")
+    clean_stale(tmp_path, "map[1].tif")
+    assert names(tmp_path) == sorted(
+        [
+            f".map.png.{dead.pid}.part",
+            f".map.tif.{alive}.part",
+            ".map.tif.notes.part",
+            f".map[1].tif.{alive}.part",
+            *(f".other.tif.{pid}.part" for pid in (dead.pid, alive, os.getpid())),
+        ]
+    )
+    assert temporary_beside(tmp_path / "map.png").name == f".map.png.{os.getpid()}.part"
+    assert f".map.png.{dead.pid}.part" not in names(tmp_path)
+
+
+@pytest.mark.parametrize("purpose", ["", ".store"])
+def test_a_working_folder_goes_whatever_happens(tmp_path, purpose):
+    path = tmp_path / "new" / "map.zarr"
+    with working_folder(path, purpose) as folder:
+        assert folder.name == f".map.zarr{purpose}.{os.getpid()}.part"
+        (folder / "part").touch()
+    assert names(path.parent) == []
+    with pytest.raises(KeyboardInterrupt), working_folder(path, purpose) as folder:
+        raise KeyboardInterrupt
+    assert names(path.parent) == []
+
+
+def test_no_working_folder_where_a_file_is(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"map\.tif could not be written \(.*file"):  # noqa: SIM117
+        with working_folder(tmp_path / "file" / "map.tif"):
+            pass
+
+
+def test_a_failing_disk_is_one_line_and_a_bug_is_not(tmp_path):
+    path = tmp_path / "map.tif"
+    with pytest.raises(
+        ValueError, match=r"map\.tif could not be written \(.*No space.*; free some"
+    ):  # noqa: SIM117
+        with writing(path):
+            raise OSError(28, "No space left on device")
+    with pytest.raises(ZeroDivisionError), writing(path):
+        _ = 1 / 0
