@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from skysense.inference.plan import Plan, Task
 from skysense.inference.quicklook import Thumbnail
 from skysense.inference.work import Part
 from skysense.models.encoder import Encoder, Schedules
-from skysense.sample import Batch, collate
+from skysense.sample import Batch, Sample, Series, collate
 
 FloatArray = npt.NDArray[np.float32]
 ItemT = TypeVar("ItemT")
@@ -93,8 +93,24 @@ class TaskReader:
             for i, sample in enumerate(samples)
             if any(series.mask.numpy().any() for series in sample.series.values())
         )
-        batch = collate([samples[i] for i in seen]) if seen else None
+        batch = collate([_without_empty_dates(samples[i]) for i in seen]) if seen else None
         return Loaded(task, seen, batch, pictures)
+
+
+def _without_empty_dates(sample: Sample) -> Sample:
+    """Leave out dates without a valid pixel, which would be computed for nothing.
+
+    Of images side by side, each a date of its own, most windows see one. A modality keeps a date.
+    """
+    series = {}
+    for key, every in sample.series.items():
+        holds = every.mask.numpy().any((1, 2))  # (T,)
+        if not holds.all():
+            kept = np.flatnonzero(holds) if holds.any() else np.arange(1)
+            arrays = (part.numpy()[kept] for part in (every.pixels, every.mask))
+            every = Series(*map(torch.from_numpy, arrays), every.dates[kept], every.sensor)
+        series[key] = every
+    return replace(sample, series=series)
 
 
 @torch.inference_mode()
