@@ -129,7 +129,9 @@ class Attention(nn.Module):
         else:
             kept = mask.transpose(-1, -2).to(image_k.dtype)  # (B, 1, N, 1)
             mean_k = (image_k * kept).sum(2, keepdim=True) / kept.sum(2, keepdim=True)
-        logits = q @ prompt_k.transpose(-1, -2) * scale  # (B, heads, P + N, P)
-        rival = (q * mean_k).sum(-1, keepdim=True) * scale + math.log(PROMPT_RIVALS)
-        share = torch.sigmoid(logits.logsumexp(-1, keepdim=True) - rival)
-        return torch.lerp(to_image, logits.softmax(-1) @ prompt_v, share)
+        keys = torch.cat([prompt_k, mean_k], 2).transpose(-1, -2)  # (B, heads, d, P + 1)
+        logits, rival = ((q * scale) @ keys).split([prompt_k.shape[2], 1], -1)
+        rival = rival + math.log(PROMPT_RIVALS)
+        share = torch.sigmoid(logits.logsumexp(-1, keepdim=True) - rival)  # (B, heads, P + N, 1)
+        mixed: Tensor = to_image * (1 - share) + (logits.softmax(-1) * share) @ prompt_v
+        return mixed

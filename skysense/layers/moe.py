@@ -75,10 +75,11 @@ class MixtureOfExperts(nn.Module):
     def _experts(self, tokens: Tensor, counts: list[int]) -> Tensor:
         """Apply expert e to the e-th block of `counts[e]` rows of `tokens (N, D)`."""
         parts = []
-        for e, block in enumerate(tokens.split(counts)):
+        # Unbound at once: backward of an index would fill a zero tensor of all experts for each.
+        weights = (weight.unbind(0) for weight in (self.w1, self.b1, self.w2, self.b2))
+        for block, w1, b1, w2, b2 in zip(tokens.split(counts), *weights, strict=True):
             if block.shape[0]:
-                hidden = F.gelu(F.linear(block, self.w1[e], self.b1[e]))
-                parts.append(F.linear(hidden, self.w2[e], self.b2[e]))
+                parts.append(F.linear(F.gelu(F.linear(block, w1, b1)), w2, b2))
         return torch.cat(parts) if parts else tokens
 
     def _statistics(

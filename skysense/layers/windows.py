@@ -161,13 +161,19 @@ class WindowAttention(nn.Module):
         scale = self.logit_scale.clamp(max=math.log(100.0)).exp()  # (heads, 1, 1)
         q = q * (scale / _length(q))
         k = k * (1 / _length(k))  # (B W, heads, n, d)
-        mask = position[None]
+        mask = position[None, None]  # (1, 1, heads, n, n)
         if allowed is not None:
             if allowed.dtype == torch.bool:
                 allowed = torch.zeros_like(allowed, dtype=q.dtype).masked_fill(~allowed, -torch.inf)
             mask = position + allowed[:, :, None]  # (B or 1, W, heads, n, n)
-            mask = mask.expand(b, -1, -1, -1, -1).flatten(0, 1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        if torch.is_grad_enabled() and mask.requires_grad and x.device.type == "cpu":
+            # No fused kernel gives the bias a gradient here, and what stands in for it looks for
+            # rows without a key, which there are none of.
+            logits = (q @ k.transpose(-1, -2)).view(b, w, self.heads, n, n) + mask
+            out = logits.flatten(0, 1).softmax(-1) @ v
+        else:
+            mask = mask.expand(b, w, -1, -1, -1).flatten(0, 1) if allowed is not None else mask[0]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
         projected: Tensor = self.proj(out.transpose(1, 2).reshape(b, w, n, c))
         return projected
 

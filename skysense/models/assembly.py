@@ -75,8 +75,10 @@ def spread(x: Tensor, valid: Tensor | None, seen: Tensor, shape: tuple[int, int]
         seen: `(B T,)` bool of `select_seen`.
         shape: `(B, T)`.
     """
-    valid = x.new_ones(x.shape[:3], dtype=torch.bool) if valid is None else valid
-    x = x * valid.unsqueeze(-1)
+    if valid is None:
+        valid = x.new_ones(x.shape[:3], dtype=torch.bool)
+    else:
+        x = x * valid.unsqueeze(-1)
     if not bool(seen.all()):
         full = x.new_zeros(len(seen), *x.shape[1:])
         mask = valid.new_zeros(len(seen), *valid.shape[1:])

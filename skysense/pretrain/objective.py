@@ -31,7 +31,7 @@ from skysense.pretrain.losses.koleo import koleo
 from skysense.pretrain.losses.prototypes import update_prototypes
 from skysense.pretrain.losses.text_alignment import DenseTextAlignment
 from skysense.pretrain.masking import predict_hidden, unfused_vectors
-from skysense.pretrain.network import FUSED, Encoded, Network, stack_views
+from skysense.pretrain.network import FUSED, Encoded, FeatureMap, Network, stack_views
 from skysense.pretrain.recipe import LossConfig
 from skysense.pretrain.views import Views
 from skysense.pretrain.views.randomness import Choose
@@ -187,8 +187,7 @@ class Objective(nn.Module):
             features, found = label_rows(views.global_views, seen.whole.maps[FUSED], labels)
             losses["text"] = self.text_alignment(features, found, self.text)
         if config.koleo:
-            own = seen.whole.maps[FUSED]
-            losses["koleo"] = koleo(*image_vectors(own.values, own.valid))
+            losses["koleo"] = _koleo(seen.whole.maps[FUSED], samples)
         passes = [part for part in (seen.whole, seen.local) if part]
         if config.instance:
             losses["instance"] = instance_level(
@@ -365,6 +364,13 @@ def _streams(encoded: Encoded, kind: str) -> list[str]:
     if kind == FUSED:
         return [FUSED]
     return [key for key in MODALITIES if key in encoded.maps]
+
+
+def _koleo(fused: FeatureMap, samples: int) -> Tensor:
+    """KoLeo of each view apart: the nearest row of all would be the same image's other view."""
+    vectors, present = image_vectors(fused.values, fused.valid)
+    views = zip(vectors.split(samples), present.split(samples), strict=True)
+    return torch.stack([koleo(own, here) for own, here in views]).mean()
 
 
 def _load_balance(routing: Mapping[str, RouterStatistics]) -> Tensor:

@@ -34,7 +34,8 @@ class _Source:
     dated: Tensor
     """`(B, T)` bool: anything was measured."""
     whole: bool
-    """Each of those dates is valid all over its image, and none is padded."""
+    """Each of those dates is valid all over its image; what an image is padded with has no weight
+    in a view anyway."""
     facts: Tensor
     """Of `sensor_facts`."""
     lacking: bool
@@ -79,7 +80,8 @@ def _inspect(part: ModalityBatch) -> _Source:
     """What all views of a modality need to know."""
     counts = part.mask.flatten(2).sum(2, dtype=torch.int32)  # (B, T)
     dated = counts > 0
-    whole = bool(((counts == part.mask[0, 0].numel()) | ~dated).all())
+    own = part.sizes.prod(1).to(counts.dtype).unsqueeze(1)  # (B, 1)
+    whole = bool(((counts == own) | ~dated).all())
     facts = sensor_facts(part.sensors, part.pixels.device)
     lacking = any(get_sensor(name).absent for name in set(part.sensors))
     return _Source(part, dated, whole, facts, lacking)
