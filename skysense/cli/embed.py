@@ -76,12 +76,6 @@ def embed(
         float,
         typer.Option("--gpus-per-actor", min=0, help="Of Ray; a part of one, such as 0.5, shares."),
     ] = 0.0,
-    restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart", help="Do not go on with what an unfinished run of this output kept."
-        ),
-    ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Turn a scene into a georeferenced feature map.
@@ -114,7 +108,7 @@ def embed(
             quicklook,
             mask_clouds=not imagery.keep_clouds,
             weights=prepared.weights,
-            restart=restart,
+            restart=imagery.restart,
         )
         started = time.monotonic()
         quiet = quiet or rank() > 0
@@ -135,14 +129,16 @@ def embed(
 
 def _check_paths(output: Path, quicklook: Path | None, inputs: list[Path]) -> None:
     """Refuse outputs of another kind, that are no PNG, a folder, an input, or not writable."""
-    from skysense.inference.stores import STORE_SUFFIXES
+    from skysense.inference.stores import STORE_SUFFIXES, check_store
 
     for path, kinds in ((output, (".tif", ".tiff", *STORE_SUFFIXES)), (quicklook, (".png",))):
         if path is None:
             continue
         if path.suffix.lower() not in kinds:
             raise ValueError(f"{path}: the output's name must end in {' or '.join(kinds)}")
-        if path.is_dir() and path.suffix not in STORE_SUFFIXES:
+        if path.suffix.lower() in STORE_SUFFIXES:
+            check_store(path)
+        elif path.is_dir():
             raise ValueError(f"{path} is a folder; give the name of a file")
         check_not_among(path, inputs)
         check_folder(path)

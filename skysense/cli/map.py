@@ -1,5 +1,6 @@
 """`skysense map`: a scene and a handful of labels to a class map, or to clusters."""
 
+import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -135,7 +136,12 @@ def make_map(
 
 
 def _embed(
-    request: Request, output: Path, taken: list[Path], known: "LabelSet | None", quiet: bool
+    request: Request,
+    output: Path,
+    taken: list[Path],
+    known: "LabelSet | None",
+    quiet: bool,
+    item: bool = True,
 ) -> None:
     """Write the feature map; labels that miss it are an error before the work begins.
 
@@ -145,6 +151,7 @@ def _embed(
         taken: further files that will be written.
         known: labels.
         quiet: without a bar.
+        item: write a STAC item beside the features.
     """
     from skysense.inference.embed import EmbedOptions, embed_scene
     from skysense.tasks.mapping import label_cells
@@ -162,6 +169,8 @@ def _embed(
         schedule=prepared.schedules,
         mask_clouds=not asked.keep_clouds,
         weights=prepared.weights,
+        item=item,
+        restart=asked.restart,
     )
     with progress_bar("embedding", "tiles", plan.tiling.count, quiet) as advance:
         embed_scene(prepared.model, scene, plan, output, options, advance)
@@ -175,18 +184,28 @@ def _features(
     known: "LabelSet | None",
     quiet: bool,
 ) -> Iterator[Path]:
-    """The features: those given, some to keep, or some that go at the end."""
-    from skysense.data.writing import working_folder
+    """The features: those given, some to keep, or some that go when the map is made.
 
+    Raises:
+        ValueError, KeyboardInterrupt: of the body; they say where the features are then.
+    """
     if isinstance(source, Path):
         yield source
     elif kept is not None:
         _embed(source, kept, outputs, known, quiet)
         yield kept
     else:
-        with working_folder(outputs[0], ".features") as folder:
-            _embed(source, folder / "features.tif", outputs, known, quiet)
-            yield folder / "features.tif"
+        hidden = outputs[0].with_name(f".{outputs[0].stem}.features.tif")
+        _embed(source, hidden, outputs, known, quiet, item=False)
+        said = f"its features are in {hidden}: give that file in place of the imagery"
+        try:
+            yield hidden
+        except ValueError as error:
+            raise ValueError(f"{error}; {said}") from None
+        except KeyboardInterrupt as error:
+            number = error.args[0] if error.args else signal.SIGINT
+            raise KeyboardInterrupt(number, f"stopped early; {said}") from None
+        hidden.unlink()
 
 
 def _map(
@@ -248,15 +267,18 @@ def _check_folders(outputs: list[Path], kept: Path | None, inputs: list[Path]) -
     if kept is None:
         return
     check_folder(kept)
-    if kept.suffix in STORE_SUFFIXES:
+    if kept.suffix.lower() in STORE_SUFFIXES:
         check_store(kept)
     elif kept.suffix.lower() not in (".tif", ".tiff"):
         kinds = ", ".join((".tif", *STORE_SUFFIXES))
         raise ValueError(f"--features {kept}: the name must end in one of {kinds}")
     elif kept.is_dir():
         raise ValueError(f"--features {kept} is a folder")
-    if kept.resolve() in {path.resolve() for path in (*outputs, *inputs)}:
+    others = {path.resolve() for path in (*outputs, *inputs)}
+    if kept.resolve() in others:
         raise ValueError(f"--features {kept} is an input or another output")
+    if kept.with_suffix(".json").resolve() in others:  # their STAC item
+        raise ValueError(f"--features {kept}: choose a name that is not that of the map")
 
 
 def _print(result: "MapResult", picture: Path | None) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from skysense.geo import RowBlender
 from skysense.inference.plan import Plan, Task
 from skysense.inference.quicklook import Moments, Thumbnail
-from skysense.inference.work import Part, WorkFolder
+from skysense.inference.work import Part, WorkFolder, lost
 from skysense.inference.writer import MapType, MapWriter
 
 FloatArray = npt.NDArray[np.float32]
@@ -47,6 +47,7 @@ class Assembler:
         """
         self._plan, self._tasks, self._folder = plan, tasks, folder
         self._writer, self._dtype, self._thumbnail = writer, dtype, thumbnail
+        self._rows = {row: list(same) for row, same in itertools.groupby(tasks, lambda t: t.row)}
         self.moments = Moments(plan.channels)
         done, rows = folder.committed()
         again = max(0, done - 1)
@@ -66,15 +67,11 @@ class Assembler:
 
     def _replay(self, row: int, rows: int) -> None:
         """Blend the last row of tiles again, and look again at the map's rows."""
-        for task in self._tasks:
-            if task.row == row:
-                part = self._folder.get(task.index)
-                if part is None:
-                    raise ValueError(
-                        f"{self._folder.path} has lost what it says is finished: begin anew with "
-                        f"--restart"
-                    )
-                self._blend(task, part)
+        for task in self._rows[row]:
+            part = self._folder.get(task.index)
+            if part is None:
+                raise lost(self._folder.path)
+            self._blend(task, part)
         self._blender.finish(rows)
         if self._thumbnail is not None:
             kept = self._writer.rows()
@@ -133,15 +130,14 @@ class Assembler:
             return
         _, finished = self._blender.finish(task.next_row)
         if self._dtype == "float16":
-            finished = finished.astype(np.float16).astype(np.float32)
+            finished = _rounded(finished)
         if self._thumbnail is not None:
             self.moments.add(finished)
         self._writer.write(finished)
         self._writer.flush()
         self._folder.commit(task.row + 1, task.next_row)
-        for earlier in self._tasks[: task.index]:
-            if earlier.row == task.row - 1:
-                self._folder.drop(earlier.index)
+        for earlier in self._rows.get(task.row - 1, ()):
+            self._folder.drop(earlier.index)
 
     def _blend(self, task: Task, part: Part) -> None:
         """Add the tiles of a task that hold anything."""
@@ -149,3 +145,19 @@ class Assembler:
             place = self._plan.place(task.tiles[i])
             inside = (slice(0, place.height), slice(0, place.width))
             self._blender.add(place, values[:, *inside], valid[inside])
+
+
+def _rounded(values: FloatArray) -> FloatArray:
+    """To half precision and back.
+
+    Raises:
+        ValueError: a number is too large for it.
+    """
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float16).astype(np.float32)
+    if np.isinf(rounded).any():
+        raise ValueError(
+            f"features as large as {np.nanmax(np.abs(values)):.3g} do not fit into float16; give "
+            f"--dtype float32 and --restart"
+        )
+    return rounded

@@ -101,7 +101,7 @@ def embed_scene(
             finished tasks are kept beside it.
     """
     options = options or EmbedOptions()
-    if output.suffix in STORE_SUFFIXES:
+    if output.suffix.lower() in STORE_SUFFIXES:
         check_store(output, options.dtype)
     with SceneReader(scene, options.mask_clouds) as reader:
         reader.check_scale()

@@ -107,8 +107,9 @@ def _without_empty_dates(sample: Sample) -> Sample:
         holds = every.mask.numpy().any((1, 2))  # (T,)
         if not holds.all():
             kept = np.flatnonzero(holds) if holds.any() else np.arange(1)
-            arrays = (part.numpy()[kept] for part in (every.pixels, every.mask))
-            every = Series(*map(torch.from_numpy, arrays), every.dates[kept], every.sensor)
+            pixels, mask = (part.numpy()[kept] for part in (every.pixels, every.mask))
+            dates = every.dates[kept]
+            every = Series(torch.from_numpy(pixels), torch.from_numpy(mask), dates, every.sensor)
         series[key] = every
     return replace(sample, series=series)
 

@@ -37,6 +37,11 @@ VERSION = 1
 _PART = re.compile(r"^task-(\d{8})\.npz$")
 
 
+def lost(folder: Path) -> ValueError:
+    """What to say of a folder that lacks what it says is finished, as after a power cut."""
+    return ValueError(f"{folder} has lost what it says is finished: begin anew with --restart")
+
+
 @dataclass(frozen=True)
 class Part:
     """What a task found."""
@@ -249,6 +254,8 @@ class WorkFolder:
             return int(values["tile_rows"]), int(values["rows"])
         except FileNotFoundError:
             return 0, 0
+        except (ValueError, TypeError, KeyError):  # a power cut can leave an empty file
+            raise lost(self.path) from None
 
     def _write(self, name: str, data: bytes) -> None:
         """A file that has its name only when it is whole."""

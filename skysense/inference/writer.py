@@ -30,6 +30,7 @@ from skysense.data.rasters import IO_ERRORS
 from skysense.data.writing import failed, temporary_beside
 from skysense.geo import Grid
 from skysense.inference.rows import StoredRows
+from skysense.inference.work import lost
 
 FloatArray = npt.NDArray[np.float32]
 MapType = Literal["float16", "float32", "int8"]
@@ -85,7 +86,10 @@ class MapWriter:
             if self._own:
                 self._folder.mkdir()
             self._rows = open(self._folder / "rows.f32", "ab")  # noqa: SIM115
-            self._rows.truncate(4 * channels * grid.shape[1] * kept)
+            size = 4 * channels * grid.shape[1] * kept
+            if self._rows.tell() < size:
+                raise lost(self._folder)
+            self._rows.truncate(size)
             self._check_space()
             for row in self.rows():  # (D, w)
                 self._note(row)
@@ -116,13 +120,14 @@ class MapWriter:
             raise failed(self.path, error) from None
 
     def flush(self) -> None:
-        """Hand all rows over to the system: they then outlive this process.
+        """Bring all rows to the disk: they then outlive this process, and a power cut.
 
         Raises:
             ValueError: the disk is full.
         """
         try:
             self._rows.flush()
+            os.fsync(self._rows.fileno())
         except OSError as error:
             raise failed(self.path, error) from None
 

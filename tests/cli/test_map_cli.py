@@ -307,7 +307,8 @@ def test_malformed_geojson(refused, features, tmp_path):
     refused(features, "--labels", path, match="l.geojson: is not valid GeoJSON (Expecting property")
 
 
-def test_options_that_cannot_be(refused, features, labels, two_sided, tmp_path):
+def test_options_that_cannot_be(refused, features, labels, two_sided, output, tmp_path):
+    same_name = output.with_suffix(".zarr")
     for arguments, match in (
         ((features,), "give either --labels (a file of points or polygons) or --clusters K"),
         ((features, "--labels", labels, "--clusters", "3"), "give either --labels"),
@@ -323,6 +324,8 @@ def test_options_that_cannot_be(refused, features, labels, two_sided, tmp_path):
         ((features, "--labels", labels, "--features", "f.tif"), "is a feature map already"),
         ((two_sided, "--labels", labels, "--features", "f.png"), "must end in one of .tif, .zarr"),
         ((two_sided, "--labels", labels, "--features", two_sided), "is an input or another output"),
+        ((two_sided, "--labels", labels, "--features", same_name), "a name that is not that of"),
+        ((two_sided, "--labels", labels, "--features", "f.ZARR"), "must end in .zarr"),
         ((features, "--labels", labels, "-o", features), "is an input; choose another output"),
         ((features, "--labels", labels, "-o", tmp_path), "the output's name must end in .tif"),
         ((features, "--labels", labels, "-o", labels / "a.tif"), "is a file, not a folder"),
@@ -343,14 +346,55 @@ def test_options_that_cannot_be(refused, features, labels, two_sided, tmp_path):
         refused(*arguments, match=match)
 
 
-def test_an_interrupted_run_leaves_nothing(make_map, two_sided, labels, output, monkeypatch):
-    def fail(*_, **__):
-        raise KeyboardInterrupt
+IMAGERY = ("-m", "v2_tiny", "--stage", "1", "-q")
 
-    for place in ("inference.embed.embed_scene", "tasks.mapping.map_classes"):
-        monkeypatch.setattr(f"skysense.{place}", fail)
-        result = make_map(two_sided, "--labels", labels, "-m", "v2_tiny", "--stage", "1", "-q")
-        assert result.exit_code == 130
-        assert result.stderr == "interrupted: stopped early, nothing half-written is left\n"
-        assert list(output.parent.iterdir()) == []
-        monkeypatch.undo()
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_embedding_goes_on(make_map, two_sided, labels, output, monkeypatch):
+    arguments = (two_sided, "--labels", labels, *IMAGERY)
+    assert make_map(*arguments).exit_code == 0
+    expected = output.read_bytes()
+    output.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("skysense.inference.writer.MapWriter.finish", interrupt)
+        result = make_map(*arguments)
+    assert (result.exit_code, result.stderr.split(":")[0]) == (130, "interrupted")
+    assert not output.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("skysense.inference.pipeline.compute", lambda *_: pytest.fail("twice"))
+        assert make_map(*arguments).exit_code == 0
+    assert output.read_bytes() == expected
+    assert [p.name for p in output.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_restart_forgets_an_interrupted_embedding(make_map, two_sided, labels, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("skysense.inference.writer.MapWriter.finish", interrupt)
+        make_map(two_sided, "--labels", labels, *IMAGERY)
+    other = (two_sided, "--labels", labels, *IMAGERY, "--keep-clouds")
+    result = make_map(*other)
+    assert (result.exit_code, "begin anew with --restart" in result.stderr) == (2, True)
+    assert make_map(*other, "--restart").exit_code == 0
+
+
+def test_the_features_outlive_what_comes_after(make_map, two_sided, labels, output, monkeypatch):
+    said = f"its features are in {output.parent / '.landcover.features.tif'}: give that file"
+    with monkeypatch.context() as patch:
+        patch.setattr("skysense.tasks.mapping.map_classes", interrupt)
+        result = make_map(two_sided, "--labels", labels, *IMAGERY)
+    assert result.exit_code == 130
+    assert result.stderr == f"interrupted: stopped early; {said} in place of the imagery\n"
+
+    def fail(*_, **__):
+        raise ValueError("no label falls on the map")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("skysense.tasks.mapping.map_classes", fail)
+        result = make_map(two_sided, "--labels", labels, *IMAGERY)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: no label falls on the map; {said}")
+    assert [path.name for path in output.parent.iterdir()] == [".landcover.features.tif"]
+    assert make_map(output.parent / ".landcover.features.tif", "--labels", labels).exit_code == 0

@@ -60,10 +60,10 @@ def test_no_working_folder_where_a_file_is(tmp_path):
 
 def test_a_failing_disk_is_one_line_and_a_bug_is_not(tmp_path):
     path = tmp_path / "map.tif"
-    with pytest.raises(
-        ValueError, match=r"map\.tif could not be written \(.*No space.*; free some"
-    ):  # noqa: SIM117
-        with writing(path):
-            raise OSError(28, "No space left on device")
+    with (
+        pytest.raises(ValueError, match=r"map\.tif could not be written \(.*No space.*; free some"),
+        writing(path),
+    ):
+        raise OSError(28, "No space left on device")
     with pytest.raises(ZeroDivisionError), writing(path):
         _ = 1 / 0

@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
 
 from skysense.inference.embed import EmbedOptions, embed_scene
-from skysense.inference.pipeline import run_here
+from skysense.inference.pipeline import compute, run_here
 from skysense.inference.plan import make_plan
 from skysense.inference.work import VERSION, Part, WorkFolder
 
@@ -131,6 +132,28 @@ def test_a_damaged_result_is_computed_again(run, tmp_path):
     with pytest.raises(ValueError, match="has lost what it says is finished: begin anew"):
         run()
     assert run(restart=True) == expected
+
+
+@pytest.mark.parametrize(("name", "left"), [("rows.f32", 0.5), ("committed.json", 0)])
+def test_what_a_power_cut_took_is_not_made_up(run, tmp_path, plan, name, left):
+    expected = run("whole.tif")
+    with pytest.raises(KeyboardInterrupt):
+        run(engine=stopping(len(plan.tasks(1)) - 1))
+    path = tmp_path / "out" / ".map.tif.work" / name
+    os.truncate(path, int(left * path.stat().st_size))
+    with pytest.raises(ValueError, match="has lost what it says is finished: begin anew"):
+        run()
+    assert run(restart=True) == expected
+
+
+def test_numbers_beyond_half_precision_are_refused(run, model, monkeypatch):
+    monkeypatch.setattr(
+        "skysense.inference.pipeline.compute",
+        lambda job, loaded: replace(part := compute(job, loaded), values=part.values * 1e6),
+    )
+    with pytest.raises(ValueError, match=r"features as large as .* give --dtype float32"):
+        run()
+    run(dtype="float32", restart=True)
 
 
 def test_what_a_run_is_told_of_is_kept_flat(run, tmp_path, plan):

@@ -6,6 +6,7 @@ Source: STAC 1.1.0, extensions projection 2.0.0, processing 1.2.0, file 2.1.0.
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def write_stac_item(
     """
     path = Path(path)
     target = path.with_suffix(".json")
-    _check_item(target)
+    _check_item(target, path)
     item = stac_item(source, path, dtype=dtype, quantization=quantization, others=others)
     with writing(target), working_folder(target) as folder:
         made = folder / target.name
@@ -188,8 +189,8 @@ def _asset(file: Path, key: str, folder: Path) -> dict[str, Any]:
     return {**facts, "file:size": file.stat().st_size} if file.is_file() else facts
 
 
-def _check_item(target: Path) -> None:
-    """Refuse to replace a file that is no STAC item.
+def _check_item(target: Path, path: Path) -> None:
+    """Refuse to replace a file that is no STAC item, or the item of another output that is there.
 
     Raises:
         ValueError: there is one.
@@ -197,10 +198,15 @@ def _check_item(target: Path) -> None:
     if not target.exists():
         return
     try:
-        known = "stac_version" in json.loads(target.read_text(encoding="utf-8"))
+        item = json.loads(target.read_text(encoding="utf-8"))
+        known = "stac_version" in item
     except (OSError, ValueError, TypeError):
         known = False
     if not known:
         raise ValueError(
             f"{target} is there and is no STAC item; move it, or choose another output"
         )
+    with suppress(KeyError, TypeError):
+        other = target.parent / item["assets"]["data"]["href"]
+        if other.exists() and not other.samefile(path):
+            raise ValueError(f"{target} is that of {other}; choose another name than {path.name}")

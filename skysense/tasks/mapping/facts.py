@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from skysense.geo import Window
 from skysense.tasks.mapping.labels import LabelSet
 from skysense.tasks.mapping.output import NODATA
 from skysense.tasks.mapping.palette import Color, class_colors
 from skysense.tasks.mapping.picture import Legend
-from skysense.tasks.mapping.sources import FeatureSource, cell_sides
+from skysense.tasks.mapping.sources import FeatureSource, cell_areas
 from skysense.tasks.mapping.training import Examples
 
 _HEADS = {"logistic": "logistic regression", "knn": "nearest neighbours", "mlp": "small network"}
@@ -49,11 +53,48 @@ def map_tags(source: FeatureSource, made_by: str, classes: Classes) -> dict[str,
     }
 
 
-def class_facts(
-    source: FeatureSource, classes: Classes, counts: Sequence[int], examples: Examples | None
-) -> dict[str, Any]:
+class Tally:
+    """Cells of K classes and their ground, counted as a map is written."""
+
+    def __init__(self, source: FeatureSource, classes: Classes) -> None:
+        """Start at nothing.
+
+        Args:
+            source: of the map; gives its grid.
+            classes: K.
+        """
+        self._areas = cell_areas(source.grid)
+        self._rows = np.zeros((source.grid.shape[0], len(classes.names)), np.int64)
+
+    def add(
+        self, window: Window, valid: npt.NDArray[np.bool_], found: npt.NDArray[np.int64]
+    ) -> None:
+        """Count a window.
+
+        Args:
+            window: of the map.
+            valid: `(h, w)` its cells that have a class.
+            found: `(n,)` the class of each of those, in 0...K - 1.
+        """
+        height, count = len(valid), self._rows.shape[1]
+        cells = np.nonzero(valid)[0] * count + found
+        counts = np.bincount(cells, minlength=height * count).reshape(height, count)
+        self._rows[window.row : window.row + height] += counts
+
+    @property
+    def counts(self) -> list[int]:
+        """Cells of each class."""
+        return [int(count) for count in self._rows.sum(0)]
+
+    @property
+    def hectares(self) -> list[float]:
+        """Ground of each class."""
+        return [float(area) / 1e4 for area in self._areas @ self._rows]
+
+
+def class_facts(classes: Classes, tally: Tally, examples: Examples | None) -> dict[str, Any]:
     """Number, colour, labels and area of each class."""
-    down, across = cell_sides(source.grid)
+    counts, hectares = tally.counts, tally.hectares
     whole = max(sum(counts), 1)
     facts: dict[str, Any] = {}
     for i, name in enumerate(classes.names):
@@ -62,7 +103,7 @@ def class_facts(
             "color": "#{:02x}{:02x}{:02x}".format(*classes.colors[i]),
             "cells": counts[i],
             "share": counts[i] / whole,
-            "hectares": counts[i] * down * across / 1e4,
+            "hectares": hectares[i],
         }
         if examples is not None:
             facts[name]["labelled_cells"] = int((examples.cells.classes == i).sum())

@@ -4,6 +4,7 @@ Legend: L labels, P points, Q polygons.
 """
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def read_csv(path: Path) -> Table:
         text = path.read_text(encoding="utf-8-sig")
         head = text.partition("\n")[0]
         delimiter = max(",;\t", key=head.count)
-        reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         names = [str(name).strip() for name in reader.fieldnames or ()]
         reader.fieldnames = names
         rows = [(reader.line_num, row) for row in reader]

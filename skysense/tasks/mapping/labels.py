@@ -3,11 +3,11 @@
 Legend: L labels.
 """
 
+import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
@@ -19,6 +19,8 @@ CLASS_FIELDS = (
     ("name", "type", "kind", "code", "value"),
 )
 """Names that a class goes by, the most obvious first."""
+_NOTHING = {"", "nan", "na", "n/a", "<na>", "null", "inf", "-inf"}
+_WHOLE = re.compile(r"^(-?\d+)\.0+$")
 
 
 class MapWarning(UserWarning):
@@ -130,12 +132,11 @@ def _field(path: Path, fields: list[str], wanted: str | None) -> str:
 
 
 def _name(value: object) -> str | None:
-    """A class as text: 3 and 3.0 are `3`; `None` for nothing."""
-    if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
+    """A class as text: 3, 3.0 and "3.0" are `3`; `None` for nothing, in the words of tables."""
+    text = "" if value is None else " ".join(str(value).split())
+    if text.lower() in _NOTHING:
         return None
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        value = int(value)
-    return " ".join(str(value).split()) or None
+    return _WHOLE.sub(r"\1", text)
 
 
 def _order(name: str) -> tuple[int, float, str]:

@@ -18,6 +18,7 @@ from skysense.tasks.mapping.calibration import probabilities
 from skysense.tasks.mapping.clustering import Clusters, fit_clusters, sample_cells
 from skysense.tasks.mapping.facts import (
     Classes,
+    Tally,
     accuracy_note,
     class_facts,
     label_facts,
@@ -139,17 +140,17 @@ def map_classes(
         classes = number_classes(examples.cells.names)
         maps = {path: outputs.temporary(path) for path in files.maps}
         with writing(files.classes):
-            counts = _predict(source, trained, classes, list(maps.values()), progress)
+            tally = _predict(source, trained, classes, list(maps.values()), progress)
         facts = {
             "task": "classes",
-            "classes": class_facts(source, classes, counts, examples),
+            "classes": class_facts(classes, tally, examples),
             **trained.facts,
             "labels": label_facts(labels, examples),
             **provenance(source, seed, {"folds": folds, "block": block}),
         }
-        legend = make_legend(classes, counts, "Classes", accuracy_note(facts))
+        legend = make_legend(classes, tally.counts, "Classes", accuracy_note(facts))
         places = np.stack([examples.cells.rows, examples.cells.cols], 1).astype(np.float64)
-        _finish(outputs, files, maps, source, legend, classes, counts, facts, places)
+        _finish(outputs, files, maps, source, legend, classes, tally.counts, facts, places)
     return MapResult(files.classes, files.confidence, files.metrics, facts)
 
 
@@ -191,16 +192,16 @@ def map_clusters(
         classes = Classes(names, range(1, count + 1), class_colors(names))
         maps = {path: outputs.temporary(path) for path in files.maps}
         with writing(files.classes):
-            counts = _assign(source, scale, clusters, classes, maps[files.classes], progress)
+            tally = _assign(source, scale, clusters, classes, maps[files.classes], progress)
         facts = {
             "task": "clusters",
-            "classes": class_facts(source, classes, counts, None),
+            "classes": class_facts(classes, tally, None),
             "sampled_cells": len(sample),
             "mean_squared_distance": clusters.inertia / source.channels,
             **provenance(source, seed, {"clusters": count}),
         }
-        legend = make_legend(classes, counts, "Clusters", f"{count} clusters, no labels")
-        _finish(outputs, files, maps, source, legend, classes, counts, facts, None)
+        legend = make_legend(classes, tally.counts, "Clusters", f"{count} clusters, no labels")
+        _finish(outputs, files, maps, source, legend, classes, tally.counts, facts, None)
     return MapResult(files.classes, None, files.metrics, facts)
 
 
@@ -258,15 +259,15 @@ def _predict(
     classes: Classes,
     paths: Sequence[Path],
     progress: Progress,
-) -> list[int]:
+) -> Tally:
     """Write classes and confidence; gives the cells of each class."""
     values = np.array(classes.values, np.uint8)
-    counts = np.zeros(len(values), np.int64)
+    tally = Tally(source, classes)
     maps = [ByteMap(path, source.grid) for path in paths]
     try:
         for window, valid, vectors in source.valid_cells():
             found, sure = _classified(trained, vectors)
-            counts += np.bincount(found, minlength=len(values))
+            tally.add(window, valid, found)
             for map_, numbers in zip(maps, (values[found], sure), strict=True):
                 map_.write(window, _spread(valid, numbers))
             progress(1)
@@ -277,7 +278,7 @@ def _predict(
     finally:
         for map_ in maps:
             map_.close()
-    return [int(count) for count in counts]
+    return tally
 
 
 def _classified(trained: Trained, vectors: FloatArray) -> tuple[npt.NDArray[np.int64], ByteArray]:
@@ -299,9 +300,9 @@ def _assign(
     classes: Classes,
     path: Path,
     progress: Progress,
-) -> list[int]:
+) -> Tally:
     """Write the clusters; gives the cells of each."""
-    counts = np.zeros(len(classes.names), np.int64)
+    tally = Tally(source, classes)
     map_ = ByteMap(path, source.grid)
     try:
         for window, valid, vectors in source.valid_cells():
@@ -309,14 +310,14 @@ def _assign(
             for start in range(0, len(vectors), _AT_ONCE):
                 part = slice(start, start + _AT_ONCE)
                 found[part] = clusters.nearest(scale(vectors[part]))
-            counts += np.bincount(found, minlength=len(counts))
+            tally.add(window, valid, found)
             map_.write(window, _spread(valid, (found + 1).astype(np.uint8)))
             progress(1)
         colors = dict(zip(classes.values, classes.colors, strict=True))
         map_.finish("cluster", map_tags(source, "clusters", classes), "MODE", colors)
     finally:
         map_.close()
-    return [int(count) for count in counts]
+    return tally
 
 
 def _spread(valid: npt.NDArray[np.bool_], numbers: ByteArray) -> ByteArray:

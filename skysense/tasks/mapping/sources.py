@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pyproj import Geod
 
-from skysense.data.ground import lon_lat
+from skysense.data.ground import lon_lat, moved
 from skysense.data.rasters import reason
 from skysense.geo import Grid, Window
 
@@ -103,6 +103,20 @@ def cell_sides(grid: Grid) -> tuple[float, float]:
     row, col = grid.shape[0] / 2, grid.shape[1] / 2
     here, below, beside = (lon_lat(grid, row + r, col + c) for r, c in ((0, 0), (1, 0), (0, 1)))
     return float(_EARTH.inv(*here, *below)[2]), float(_EARTH.inv(*here, *beside)[2])
+
+
+def cell_areas(grid: Grid) -> npt.NDArray[np.float64]:
+    """`(h,)` square metres of a cell of each row, on the ground at the grid's middle column."""
+    a, b, c, d, e, f = grid.transform
+    rows, cols = np.arange(grid.shape[0]) + 0.5, np.full(grid.shape[0], grid.shape[1] / 2)
+
+    def at(down: float, across: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        row, col = rows + down, cols + across
+        return moved(grid.crs, "EPSG:4326", a * col + b * row + c, d * col + e * row + f)
+
+    height = np.asarray(_EARTH.inv(*at(-0.5, 0), *at(0.5, 0))[2], np.float64)
+    width = np.asarray(_EARTH.inv(*at(0, -0.5), *at(0, 0.5))[2], np.float64)
+    return np.asarray(np.nan_to_num(height * width), np.float64)  # 0 off the Earth
 
 
 def cells_at_once(channels: int) -> int:

@@ -142,6 +142,19 @@ def test_an_item_is_replaced_and_other_files_are_not(source, output):
     assert read(target)["type"] == "FeatureCollection"
 
 
+def test_the_item_of_another_output_is_kept(source, output):
+    target = write_stac_item(source(), output)
+    other = output.with_suffix(".zarr")
+    other.mkdir()
+
+    with pytest.raises(ValueError, match=r"map\.json is that of .*; choose another name than"):
+        write_stac_item(source(), other)
+    assert read(target)["assets"]["data"]["href"] == f"./{output.name}"
+    output.unlink()
+    write_stac_item(source(), other)  # of what is gone
+    assert read(target)["assets"]["data"]["href"] == "./map.zarr"
+
+
 def test_a_missing_asset_is_refused(source, output, tmp_path):
     with pytest.raises(ValueError, match=r"missing: .*none\.png"):
         write_stac_item(source(), output, others={"quicklook": tmp_path / "none.png"})

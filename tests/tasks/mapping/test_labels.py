@@ -148,6 +148,23 @@ def test_fields_that_are_not_obvious(world, tmp_path, field, more, wanted, match
     refuse(path, match, class_field=wanted)
 
 
+def test_words_of_tables_for_nothing_and_for_whole_numbers(tmp_path, grid):
+    names = ["3", "3.0", "10.00", "-1.0", "1.5", "v2.0", "nan", "N/A", "null", " "]
+    rows = "".join(f"{11 + i / 1000},48,{name}\n" for i, name in enumerate(names))
+    path = tmp_path / "labels.csv"
+    path.write_text(f"lon,lat,class\n{rows}", encoding="utf-8")
+    with pytest.warns(MapWarning, match="4 of 10 labels have no class"):
+        found = read_labels(path)
+    assert found.names == ("3", "3", "10", "-1", "1.5", "v2.0", None, None, None, None)
+
+
+def test_only_line_ends_end_the_lines_of_a_table(tmp_path):
+    path = tmp_path / "labels.csv"
+    text = 'lon,lat,class\r\n11,48,"a\u2028b"\r\n12,48,c\x85d\r\n'
+    path.write_bytes(text.encode())
+    assert read_labels(path).classes == ["a b", "c d"]
+
+
 def test_numbers_are_classes_by_value(world, tmp_path):
     names = [10, 9.0, 10.0]
     path = world.geojson(tmp_path / "a.geojson", world.lonlat(CELLS), names)

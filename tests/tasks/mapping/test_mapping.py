@@ -3,14 +3,19 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from pyproj import Geod
 
+from skysense.geo import Grid, Window
 from skysense.tasks.mapping import FeatureMap, MapWarning, is_feature_map, map_classes
+from skysense.tasks.mapping.facts import Classes, Tally
 from skysense.tasks.mapping.palette import class_colors
+from skysense.tasks.mapping.sources import cell_areas
 
 pytest.importorskip("pyogrio", reason="pyogrio, of the extra `vector`, is not installed")
 
@@ -55,6 +60,26 @@ def test_the_map_recovers_the_classes(usual, truth, values, head):
     assert abs(found["accuracy"] - right.mean()) < 0.15
     low, high = found["accuracy_interval"]
     assert low <= found["accuracy"] <= high
+
+
+def test_hectares_are_those_of_the_ground_where_a_class_lies(tmp_path):
+    """In degrees, cells near the pole are smaller: the classes have as many, and less ground."""
+    grid = Grid("EPSG:4326", (0.5, 0, 10, 0, -0.5, 60), (40, 20))
+    areas = cell_areas(grid)
+    earth = Geod(ellps="WGS84")
+    for row in (0, 39):
+        north, south = 60 - row / 2, 59.5 - row / 2
+        corners = [15, 15.5, 15.5, 15], [north, north, south, south]
+        area = abs(earth.polygon_area_perimeter(*corners)[0])
+        assert areas[row] == pytest.approx(area, rel=1e-3)
+    tally = Tally(SimpleNamespace(grid=grid), Classes("ab", (1, 2), class_colors("ab")))
+    valid = np.ones((20, 20), bool)
+    for i, row in enumerate((0, 20)):
+        tally.add(Window(row, 0, 20, 20), valid, np.full(400, i))
+    assert tally.counts == [400, 400]
+    expected = [20 * areas[:20].sum() / 1e4, 20 * areas[20:].sum() / 1e4]
+    assert tally.hectares == pytest.approx(expected)
+    assert tally.hectares[0] < 0.85 * tally.hectares[1]
 
 
 def test_files_say_what_they_are(usual, features, kept_labels, values):
