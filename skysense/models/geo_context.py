@@ -59,7 +59,7 @@ class GeoContext(nn.Module):
     """
 
     def __init__(self, regions: int, prototypes: int, dim: int) -> None:
-        """Build an untrained bank.
+        """Build an empty bank, whose context is zero.
 
         Raises:
             ValueError: `regions` is not a square number.
@@ -94,7 +94,9 @@ class GeoContext(nn.Module):
 
         `P <- m P + (1 - m) S' F` with the Sinkhorn-Knopp assignment S of the features to the
         prototypes by cosine similarity; the columns of S are normalized to sum to 1, so that each
-        prototype moves to the mean of what it was given. Source: docs/sources.md 13 [paper].
+        prototype moves to the mean of what it was given. Source: docs/sources.md 13 [paper]. The
+        similarity is that of what sets features and prototypes apart from the prototypes' mean:
+        where all share a large mean, every cosine would be 1, and every prototype end there [ours].
 
         Args:
             features: `(N, D)` fused features of one region.
@@ -104,7 +106,8 @@ class GeoContext(nn.Module):
         if not len(features):
             return
         bank = self.prototypes[region]  # (K, D)
-        similarity = F.normalize(features, dim=-1) @ F.normalize(bank, dim=-1).T
+        mean = bank.mean(0)
+        similarity = F.normalize(features - mean, dim=-1) @ F.normalize(bank - mean, dim=-1).T
         assignment = sinkhorn(similarity)  # (N, K)
-        mean = (assignment / assignment.sum(0).clamp(min=1e-6)).T @ features  # (K, D)
-        self.prototypes[region] = momentum * bank + (1 - momentum) * mean
+        given = (assignment / assignment.sum(0).clamp(min=1e-6)).T @ features  # (K, D)
+        self.prototypes[region] = momentum * bank + (1 - momentum) * given

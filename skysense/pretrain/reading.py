@@ -39,27 +39,27 @@ def fit_readout(model: Model, recipe: Recipe) -> None:
     """
     assert isinstance(model.readout, Readout)
     assert recipe.readout is not None
-    means, squares = [], []
-    for key in recipe.readout.modalities:
-        parts, cells = _collect(model, recipe, key, recipe.readout.samples)
-        model.readout.fit(key, parts)
-        means.append(cells.mean(0))
-        squares.append(cells.square().mean(0))
     assert isinstance(model, SkySenseV2)
     assert model.fused_mean is not None
     assert model.fused_scale is not None
-    mean = torch.stack(means).mean(0)  # each modality weighs the same
-    variance = torch.stack(squares).mean(0) - mean.square()
-    model.fused_mean.copy_(mean)
-    model.fused_scale.copy_(variance.clamp(min=LEAST_VARIANCE).rsqrt())
+    keys = recipe.readout.modalities
+    found = {key: _collect(model, recipe, key) for key in keys}
+    mean = torch.stack([moments[0] for _, moments in found.values()]).mean(0)
+    square = torch.stack([moments[1] for _, moments in found.values()]).mean(0)
+    model.fused_mean.copy_(mean)  # each modality weighs the same
+    model.fused_scale.copy_((square - mean.square()).clamp(min=LEAST_VARIANCE).rsqrt())
+    if recipe.readout.pooling in ("fused", "all"):  # parts of the map as it is from now on
+        found = {key: _collect(model, recipe, key) for key in keys}
+    for key, (parts, _) in found.items():
+        model.readout.fit(key, parts)
 
 
 def _collect(
-    model: Model, recipe: Recipe, key: Modality, count: int
-) -> tuple[list[Tensor], Tensor]:
-    """Pooled parts `(N, D)` of a modality alone, of at most `count` samples in a fixed order.
+    model: Model, recipe: Recipe, key: Modality
+) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
+    """Pooled parts `(N, D)` of a modality alone, of the recipe's samples in a fixed order.
 
-    And the valid cells `(M, D)` of their fused maps, in float64.
+    And the mean `(D,)` of the valid cells of their fused maps, and of their squares, in float64.
     """
     assert recipe.readout is not None
     data, least = recipe.data, recipe.readout.least_sizes.get(key, 0)
@@ -72,20 +72,23 @@ def _collect(
     )
     device = next(model.parameters()).device
     found: list[list[Tensor]] = []
-    cells: list[Tensor] = []
+    sums, squares, cells = torch.zeros(()), torch.zeros(()), 0
     with closing(loader.batches(0)) as batches:
-        for _ in range(max(1, min(count, len(loader)) // _BATCH)):
+        for _ in range(max(1, min(recipe.readout.samples, len(loader)) // _BATCH)):
             batch = next(batches).batch
             part = batch.modalities[key]
             alone = dataclasses.replace(batch, modalities={key: part})
             features = model(alone.to(device))
             assert features.fused is not None
             assert features.fused_valid is not None
-            cells.append(features.fused.movedim(1, -1)[features.fused_valid].double().cpu())
+            here = features.fused.movedim(1, -1)[features.fused_valid].double().cpu()  # (M, D)
+            sums, squares = sums + here.sum(0), squares + here.square().sum(0)
+            cells += len(here)
             enlarged = enlarge(part, least)
             if enlarged is not part:  # maps are made of images as they are, vectors of these
                 alone = dataclasses.replace(batch, modalities={key: enlarged})
                 features = model(alone.to(device))
             parts = pool_parts(features, recipe.readout.pooling, key)
             found.append([part.float().cpu() for part in parts])
-    return [torch.cat(of_part) for of_part in zip(*found, strict=True)], torch.cat(cells)
+    moments = sums / max(cells, 1), squares / max(cells, 1)
+    return [torch.cat(of_part) for of_part in zip(*found, strict=True)], moments

@@ -144,7 +144,8 @@ def test_prototypes_are_saved_but_have_no_gradient(bank):
 
 def test_update_is_the_formula(bank):
     features, before = torch.randn(20, 8), bank.prototypes.clone()
-    cosine = F.cosine_similarity(features[:, None], before[2][None], dim=-1)
+    center = before[2].mean(0)
+    cosine = F.cosine_similarity(features[:, None] - center, before[2][None] - center, dim=-1)
     share = literal_sinkhorn(cosine, 0.05, 3).float()
     mean = (share / share.sum(0)).T @ features
 
@@ -157,8 +158,10 @@ def test_update_is_the_formula(bank):
     assert torch.equal(bank.prototypes[rest], before[rest])
 
 
-def test_update_moves_prototypes_to_the_clusters_of_the_features(bank):
-    centres = torch.linalg.qr(torch.randn(8, 8))[0][:3] * 5
+@pytest.mark.parametrize("offset", [0, 100])
+def test_update_moves_prototypes_to_the_clusters_of_the_features(bank, offset):
+    centres = torch.linalg.qr(torch.randn(8, 8))[0][:3] * 5 + offset
+    bank.prototypes += offset
     features = (centres[:, None] + 0.1 * torch.randn(3, 50, 8)).flatten(0, 1)
 
     for _ in range(200):

@@ -17,6 +17,7 @@ from skysense.pretrain.image_level import instance_level
 from skysense.pretrain.losses.instance import instance_loss
 from skysense.pretrain.network import Network
 from skysense.pretrain.objective import Objective
+from skysense.pretrain.reading import _collect
 from skysense.pretrain.recipe import HeadConfig, LossConfig
 from skysense.pretrain.run import pretrain
 from skysense.pretrain.views import ViewConfig, make_views
@@ -141,6 +142,20 @@ def test_a_run_fits_the_read_out(recipe, tmp_path):
 
     again = pretrain(recipe(tmp_path / "b", *INSTANCE, f"start_from={outcome.model}"))
     assert load(again.model).readout is None
+
+
+@pytest.mark.parametrize("pooling", ["spread", "fused", "all"])
+def test_the_read_out_is_fitted_on_what_the_model_gives_in_the_end(recipe, tmp_path, pooling):
+    """The fused map is centered too, and a read-out of it is one of the centered map."""
+    readout = f"readout={{pooling: {pooling}, kept: 3, modalities: [hr], samples: 32}}"
+    own = recipe(tmp_path, *INSTANCE, readout)
+    model = load(pretrain(own).model)
+    with torch.no_grad():
+        parts, (mean, square) = _collect(model, own, "hr")
+    vectors = (torch.cat(parts, 1) - model.readout.hr_mean) @ model.readout.hr_map.T
+    assert vectors.mean(0).abs().max() < 1e-2 * vectors.std(0).max()
+    assert mean.abs().max() < 1e-2
+    torch.testing.assert_close(square, torch.ones_like(square), atol=0.02, rtol=0)
 
 
 def test_v1_has_no_read_out(recipe, tmp_path):

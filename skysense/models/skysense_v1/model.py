@@ -94,8 +94,6 @@ class SkySenseV1(nn.Module):
             places = head.scale**2
             head.conv.weight.copy_(head.conv.weight[::places].repeat_interleave(places, 0))
         nn.init.trunc_normal_(self.fusion.extra_token, std=0.02)
-        if self.geo_context is not None:
-            nn.init.trunc_normal_(self.geo_context.prototypes, std=0.02)
 
     def forward(
         self, batch: Batch, schedule: Schedules = None, last_stage: int | None = None

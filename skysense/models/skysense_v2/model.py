@@ -100,8 +100,6 @@ class SkySenseV2(nn.Module):
         for prompt in self.prompts.values():
             nn.init.trunc_normal_(prompt, std=0.02)
         nn.init.trunc_normal_(self.fusion.extra_token, std=0.02)
-        if self.geo_context is not None:
-            nn.init.trunc_normal_(self.geo_context.prototypes, std=0.02)
 
     def forward(
         self,

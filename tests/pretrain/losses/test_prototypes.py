@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from skysense.models.geo_context import GeoContext, region_of
+from skysense.models.skysense_v2 import V2_CONFIGS, SkySenseV2
 from skysense.pretrain.losses.prototypes import update_prototypes
 
 NAN = float("nan")
 PLACES = torch.tensor([[10.0, 40], [-100, -20], [11, 41], [NAN, NAN]])
+BANK = {"geo_regions": 16, "geo_prototypes": 4}
 
 
 @pytest.fixture
@@ -103,6 +105,25 @@ def test_a_new_region_starts_near_its_features_and_apart():
     assert sorted(distances.argmin(1).tolist()) == [0, 1, 2]
     assert distances.min(1).values.max() < 0.5
     assert torch.equal(bank.prototypes, twin.prototypes)
+    assert bank.prototypes.flatten(1).any(1).sum() == 1
+
+
+@pytest.mark.parametrize("offset", [0, 5, 50])
+def test_a_model_as_built_learns_the_regions_it_sees(offset):
+    """Wherever the features lie, a new region's prototypes start among them and stay apart."""
+    encoder = SkySenseV2(V2_CONFIGS["v2_tiny"].model_copy(update=BANK), "v2_tiny")
+    bank = encoder.geo_context
+    torch.manual_seed(0)
+    width = bank.prototypes.shape[-1]
+    centers = torch.linalg.qr(torch.randn(width, width))[0][:4] * 8 + offset
+    fused = (centers[:, None] + 0.1 * torch.randn(4, 9, width)).view(1, 6, 6, width)
+    valid = torch.ones(1, 6, 6, dtype=torch.bool)
+
+    for _ in range(300):
+        update_prototypes(bank, fused, valid, PLACES[:1], 0.9, places=36)
+
+    found = bank.prototypes[region_of(PLACES, 16)[0]]
+    assert torch.cdist(centers, found).min(1).values.max() < 1
     assert bank.prototypes.flatten(1).any(1).sum() == 1
 
 
