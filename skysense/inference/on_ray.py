@@ -6,6 +6,7 @@ takes, holds back when results are taken slowly, and starts a lost actor and its
 actor computes as one process does, so the results are the same bytes on the same kind of machine.
 """
 
+import copy
 import logging
 import math
 import os
@@ -58,7 +59,9 @@ class OnRay:
             context = data.DataContext.get_current()
             context.enable_progress_bars = False
             device = "cuda" if self.gpus else "cpu"
-            sent = ray.put(replace(job, model=model.cpu()))
+            if next(model.parameters()).device.type != "cpu":  # `cpu` would move the caller's
+                model = copy.deepcopy(model).cpu()
+            sent = ray.put(replace(job, model=model))
             known = {task.index: task for task in tasks}
             found = data.from_items(
                 [{"index": index} for index in known], override_num_blocks=len(known)
