@@ -62,12 +62,12 @@ class Acquisition:
     def files(self) -> list[Source]:
         """Its files, each once, in order of first use."""
         sources = [*self.sources.values(), *self.masks.values()]
-        return list({file.label: file for file, _ in sources}.values())
+        return list({file.key: file for file, _ in sources}.values())
 
     @property
     def measured(self) -> list[Source]:
         """Its files that are more than masks; all of them where there is no other."""
-        own = {file.label: file for file, _ in self.sources.values()}
+        own = {file.key: file for file, _ in self.sources.values()}
         return list(own.values()) or self.files
 
     @property

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from rasterio import windows
 
 from skysense._optional import require
-from skysense.data.acquisitions import Layer, group
+from skysense.data.acquisitions import Layer, group, on_card
 from skysense.data.ground import metres
+from skysense.data.products import find_masks
 from skysense.data.rasters import Pixels, Source, canonical
 from skysense.data.scene import Scene, lay_over
 from skysense.geo import Grid
@@ -72,8 +73,10 @@ class _ArrayPixels:
         rows = np.arange(window.row_off, window.row_off + window.height)
         cols = np.arange(window.col_off, window.col_off + window.width)
         if out_shape is not None:
-            rows = rows[(np.arange(out_shape[1]) + 0.5).astype(int) * len(rows) // out_shape[1]]
-            cols = cols[(np.arange(out_shape[2]) + 0.5).astype(int) * len(cols) // out_shape[2]]
+            rows, cols = (
+                own[((np.arange(n) + 0.5) * len(own) / n).astype(int)]
+                for own, n in zip((rows, cols), out_shape[1:], strict=True)
+            )
             parts = [self._bands[i - 1].data[rows][:, cols] for i in indexes]
         else:
             place = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
@@ -166,7 +169,7 @@ def layer_from_xarray(
         flat = tuple(own if times is None else own.isel({times: t}) for own in bands.values())
         day = "" if np.isnat(date) else f" of {date}"
         sources += _sources(f"{key} array{day} [{t}]", tuple(bands), flat, grid, size, date)
-    return group(card, sources)
+    return group(card, [on_card(source, card) for source in sources])
 
 
 def _sources(
@@ -177,10 +180,11 @@ def _sources(
     size: float,
     date: np.datetime64,
 ) -> list[ArraySource]:
-    """A source for each type and missing value, since classes differ from measurements in them."""
-    alike: dict[tuple[str, str], list[int]] = {}
+    """A source for each type, missing value and scaling; classes are apart from measurements."""
+    alike: dict[tuple[str, ...], list[int]] = {}
     for i, band in enumerate(bands):
-        alike.setdefault((band.dtype.name, str(_nodata(band))), []).append(i)
+        facts = band.dtype.name, str(_nodata(band)), str(_scaling(title, band))
+        alike.setdefault((*facts, str(bool(find_masks([names[i]])))), []).append(i)
     return [
         ArraySource(
             title=title if len(alike) == 1 else f"{title} {names[at[0]]}",
@@ -192,8 +196,9 @@ def _sources(
             nodata=_nodata(bands[at[0]]),
             date=date,
             product=title,
+            scaling=_scaling(title, bands[at[0]]),
         )
-        for (dtype, _), at in alike.items()
+        for (dtype, *_), at in alike.items()
     ]
 
 
@@ -357,9 +362,33 @@ def _dates(key: str, band: Any, times: str | None) -> npt.NDArray[np.datetime64]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # time zones
-            return values.astype("datetime64[D]")
+            days = _days(values)
     except (ValueError, TypeError):
-        raise ValueError(f"{key}: the coordinate {name!r} holds no dates") from None
+        raise ValueError(
+            f"{key}: the coordinate {name!r} holds no dates, but {values.dtype} such as "
+            f"{values[0]}; open the data with `decode_times=True`, or give it dates: "
+            f"`data.assign_coords({name}=np.array(['2021-06-01', ...], 'datetime64[D]'))`"
+        ) from None
+    return days
+
+
+def _days(values: npt.NDArray[Any]) -> npt.NDArray[np.datetime64]:
+    """Days of times, of texts, or of objects of which each is one of both.
+
+    Raises:
+        ValueError: they are numbers, or texts that are no days of the years 1900 to 2199.
+        TypeError: they are something else.
+    """
+    numbers = values.dtype.kind == "O" and any(
+        isinstance(v, int | float | np.number) for v in values
+    )
+    if values.dtype.kind not in "MUSO" or numbers:
+        raise ValueError("numbers")
+    days = values.astype("datetime64[D]")
+    known = days[~np.isnat(days)]
+    if np.any((known < np.datetime64("1900-01-01")) | (known >= np.datetime64("2200-01-01"))):
+        raise ValueError("years")
+    return days
 
 
 def _nodata(band: Any) -> float | None:  # noqa: ANN401 - an optional type
@@ -369,3 +398,24 @@ def _nodata(band: Any) -> float | None:  # noqa: ANN401 - an optional type
             if place.get(name) is not None:
                 return float(place[name])
     return None
+
+
+def _scaling(title: str, band: Any) -> tuple[float, float] | None:  # noqa: ANN401 - an optional type
+    """`(scale, offset)` that are still to be applied, as CF and rioxarray write them.
+
+    Decoding moves them from the attributes elsewhere; rioxarray writes 1 and 0 where there are
+    none.
+
+    Raises:
+        ValueError: they are no numbers.
+    """
+    told = band.attrs.get("scale_factor"), band.attrs.get("add_offset")
+    try:
+        scale = 1.0 if told[0] is None else float(told[0])
+        offset = 0.0 if told[1] is None else float(told[1])
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{title}: the attributes scale_factor {told[0]!r} and add_offset {told[1]!r} are no "
+            f"numbers"
+        ) from None
+    return None if (scale, offset) == (1.0, 0.0) else (scale, offset)

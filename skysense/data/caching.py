@@ -16,14 +16,20 @@ LEAST_BYTES = 32 << 20
 _MOST_BYTES = 512 << 20
 _SIDE = 512
 """Pixels along a side of a window, for the estimate."""
+_TURNED = 725
+"""The same beneath a window that lies turned: its diagonal."""
 
 
 def bytes_under_window(source: DatasetReader | WarpedVRT) -> int:
-    """Bytes of the decoded blocks that a window of 512 x 512 pixels touches, of all bands."""
+    """Bytes of the decoded blocks that a window of 512 x 512 pixels touches, of all bands.
+
+    An image without a map, as radar has it, lies turned beneath the window.
+    """
+    side = _SIDE if source.crs is not None else _TURNED
     total = 0
     for (rows, cols), dtype in zip(source.block_shapes, source.dtypes, strict=True):
-        down = min(_SIDE // rows + 2, -(-source.height // rows))
-        across = min(_SIDE // cols + 2, -(-source.width // cols))
+        down = min(side // rows + 2, -(-source.height // rows))
+        across = min(side // cols + 2, -(-source.width // cols))
         total += down * across * rows * cols * np.dtype(dtype).itemsize
     return total
 

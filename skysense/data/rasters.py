@@ -8,12 +8,15 @@ Everything that is wrong with a file is a `ValueError` of one line that names it
 """
 
 import functools
+import hashlib
+import pickle
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -62,6 +65,19 @@ REMOTE = {
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
 }
 """GDAL's settings while a remote file is opened: no listing of its folder, a few retries."""
+
+_HANDLERS = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/"}
+
+_SIGNATURE = re.compile(
+    r"s[veprtis]|s(?:rt|pr|ip|dd|ig|cid|aoid|uoid|koid|ktid|kt|ke|ks|kv)"
+    r"|x-[a-z]+-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id"
+    r"|(?:access_?|auth_?|security-)?token|api_?key",
+    re.IGNORECASE,
+)
+"""Parameters of an address that let one in: of Azure, AWS, Google Cloud and others."""
+
+Signer = Callable[[str], str]
+"""Turns a remote file's address into one that can be read, for a while."""
 
 
 class Pixels(Protocol):
@@ -125,6 +141,16 @@ class Source:
         raise NotImplementedError
 
     @property
+    def key(self) -> str:
+        """What tells it from other sources; it may hold what is not to be shown."""
+        return self.label
+
+    @property
+    def identity(self) -> str:
+        """`key` as it may be shown, the same however it is signed."""
+        return self.label
+
+    @property
     def found(self) -> str:
         """The band names in words, for messages."""
         named = [f"{i + 1}={name or '(no name)'}" for i, name in enumerate(self.names)]
@@ -150,7 +176,9 @@ class RasterFile(Source):
     path: Path
     """Where it is; of a member of an archive `/vsizip/{ARCHIVE}/MEMBER`."""
     address: str = ""
-    """What GDAL opens instead of `path`, for a remote file."""
+    """URL of a remote file (http, https, s3, gs), not yet signed; opened instead of `path`."""
+    sign: Signer | None = field(default=None, repr=False, compare=False)
+    """Turns `address` into what is opened, anew each time."""
     false_alpha: bool = False
     """Its last band is coloured as alpha but named as a measurement (NAIP's near infrared)."""
     baseline: int | None = None
@@ -162,6 +190,19 @@ class RasterFile(Source):
         return public(self.address) if self.address else str(self.path)
 
     @property
+    def key(self) -> str:
+        """Path, or address with all that is asked of it."""
+        return self.address or str(self.path)
+
+    @property
+    def identity(self) -> str:
+        """`label`, and a digest of what an address asks for besides leave to read."""
+        asked = parse_qsl(self.address.partition("?")[2], keep_blank_values=True)
+        own = [f"{name}={value}" for name, value in asked if not _SIGNATURE.fullmatch(name)]
+        digest = hashlib.sha256("&".join(own).encode()).hexdigest()[:16]
+        return f"{self.label}#{digest}" if own else self.label
+
+    @property
     def local(self) -> Path | None:
         """The file of this machine that holds it, which is the archive of a member."""
         if self.address:
@@ -170,11 +211,44 @@ class RasterFile(Source):
         return Path(text[text.index("{") + 1 : text.index("}")]) if is_member(text) else self.path
 
     def open(self) -> Pixels:
-        """Open it with GDAL."""
+        """Open it with GDAL, a remote one signed anew.
+
+        Raises:
+            ValueError: there is no signature to be had.
+        """
         if self.address:
             with rasterio.Env(**REMOTE):
-                return rasterio.open(self.address)  # type: ignore[no-any-return]
+                return rasterio.open(_readable(self.address, self.sign))  # type: ignore[no-any-return]
         return rasterio.open(_without_alpha(self) if self.false_alpha else self.path)  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its fields; in place of a signer that stays in this process, what it gives now."""
+        state = dict(self.__dict__)
+        try:
+            pickle.dumps(self.sign)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            assert self.sign is not None
+            state["sign"] = _Signed(self.sign(self.address))
+        return state
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """A signer that knows one answer."""
+
+    address: str
+
+    def __call__(self, _: str) -> str:
+        """That."""
+        return self.address
+
+
+def _readable(address: str, sign: Signer | None) -> str:
+    """What GDAL opens for a URL."""
+    signed = address if sign is None else sign(address)
+    scheme, _, rest = signed.partition("://")
+    handler = _HANDLERS.get(scheme, "")
+    return handler + (signed if handler == "/vsicurl/" else rest) if handler else signed
 
 
 def is_member(path: str | Path) -> bool:
@@ -232,13 +306,19 @@ def parse_date(text: str) -> np.datetime64:
     return np.datetime64("NaT", "D")
 
 
-def inspect(path: str | Path, names: Sequence[str] | None = None, address: str = "") -> RasterFile:
+def inspect(
+    path: str | Path,
+    names: Sequence[str] | None = None,
+    address: str = "",
+    sign: Signer | None = None,
+) -> RasterFile:
     """Read a file's facts.
 
     Args:
         path: the file, or a member of an archive (`/vsizip/{ARCHIVE}/MEMBER`).
         names: band names to use instead of what the file says.
-        address: what GDAL opens instead, for a remote file.
+        address: URL that is opened instead, for a remote file.
+        sign: turns the address into what is opened.
 
     Raises:
         ValueError: not a raster, not georeferenced, or of a type that cannot be used.
@@ -250,8 +330,8 @@ def inspect(path: str | Path, names: Sequence[str] | None = None, address: str =
     try:
         with warnings.catch_warnings(), rasterio.Env(**(REMOTE if address else {})):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said as an error below
-            with rasterio.open(address or path) as dataset:
-                return _describe(path, dataset, names, address)
+            with rasterio.open(_readable(address, sign) if address else path) as dataset:
+                return replace(_describe(path, dataset, names, address), sign=sign)
     except IO_ERRORS as error:
         raise ValueError(f"{shown}: cannot be read as a raster ({reason(error)})") from None
 
@@ -272,10 +352,8 @@ def _describe(
     if names is not None and len(names) != dataset.count:
         raise ValueError(f"{shown}: has {dataset.count} bands, but {len(names)} names were given")
     grid, size = _grid(shown, dataset)
-    flags = dataset.mask_flag_enums[0]
     described = tuple(names) if names is not None else _names(path, dataset)
-    coloured = dataset.colorinterp[-1] == ColorInterp.alpha and dataset.count > 1
-    measured = bool(described[-1]) and str(described[-1]).lower() not in _ALPHA_NAMES
+    alpha, masked = own_mask(dataset, described)
     baselines = _BASELINE.findall(str(path.absolute()))
     return RasterFile(
         path=path,
@@ -285,12 +363,37 @@ def _describe(
         names=described,
         dtype=np.result_type(*dataset.dtypes).name,
         nodata=dataset.nodata,
-        alpha=dataset.count - 1 if coloured and not measured else None,
-        false_alpha=coloured and measured,
-        masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+        alpha=alpha,
+        false_alpha=alpha is None and _is_coloured_alpha(dataset),
+        masked=masked,
         date=_date(path, dataset),
         baseline=int(baselines[-1]) if baselines else None,
     )
+
+
+def own_mask(
+    dataset: rasterio.DatasetReader, names: Sequence[str | None]
+) -> tuple[int | None, bool]:
+    """What an open dataset says of its mask.
+
+    Args:
+        dataset: it.
+        names: of its bands; there may be fewer of them than bands.
+
+    Returns:
+        Index of the band that is a mask and not a measurement, if there is one, and whether there
+        is a mask inside or beside the file.
+    """
+    flags = dataset.mask_flag_enums[0]
+    last = names[-1] if len(names) == dataset.count else None
+    measured = bool(last) and str(last).lower() not in _ALPHA_NAMES
+    alpha = dataset.count - 1 if _is_coloured_alpha(dataset) and not measured else None
+    return alpha, MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+
+def _is_coloured_alpha(dataset: rasterio.DatasetReader) -> bool:
+    """Whether the last of several bands is coloured as alpha."""
+    return bool(dataset.colorinterp[-1] == ColorInterp.alpha and dataset.count > 1)
 
 
 def _date(path: Path, dataset: rasterio.DatasetReader) -> np.datetime64:

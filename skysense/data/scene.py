@@ -8,9 +8,12 @@ pixels of the others (as the paper's 0.3 m and 10 m, 32 to 1).
 Legend: T acquisitions, C tokenizer channels, H W pixels.
 """
 
+import errno
+import importlib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +43,10 @@ from skysense.geo import Grid, Window
 from skysense.sample import Sample, Series
 from skysense.sensors import MODALITIES, SensorCard
 
+_TOO_MANY = os.strerror(errno.EMFILE)
+_MOST_FILES = 10_240
+"""Open files that macOS allows where it says that there is no limit (`OPEN_MAX`)."""
+
 _ENVIRONMENT = {name: value for name, value in REMOTE.items() if name.startswith("GDAL_HTTP")}
 
 
@@ -62,9 +69,13 @@ class Scene:
 
     @property
     def labels(self) -> list[str]:
-        """Everything that is read, as it may be shown: paths, addresses, titles of arrays."""
+        """Everything that is read, as it may be shown: paths, addresses, titles of arrays.
+
+        The same for the same data: an address is without its signature, and with a digest of what
+        else it asks for.
+        """
         dates = [date for layer in self.layers.values() for date in layer.acquisitions]
-        return list(dict.fromkeys(file.label for date in dates for file in date.files))
+        return list(dict.fromkeys(file.identity for date in dates for file in date.files))
 
     @property
     def files(self) -> list[Path]:
@@ -208,6 +219,32 @@ def _box(bounds: tuple[float, float, float, float]) -> str:
     return "[" + ", ".join(f"{value:.6g}" for value in bounds) + "]"
 
 
+def _allow_many_files() -> None:
+    """Let this process open as many files at once as its system allows it."""
+    try:
+        limits = importlib.import_module("resource")
+    except ImportError:  # Windows
+        return
+    soft, most = limits.getrlimit(limits.RLIMIT_NOFILE)
+    if soft in (most, limits.RLIM_INFINITY):
+        return
+    for wanted in (most, _MOST_FILES):
+        with suppress(ValueError, OSError):
+            limits.setrlimit(limits.RLIMIT_NOFILE, (wanted, most))
+            return
+
+
+def _of_too_many(scene: Scene) -> str:
+    """The message for more files than may be open at once."""
+    dates = [date for layer in scene.layers.values() for date in layer.acquisitions]
+    count = sum(len(date.files) for date in dates)
+    return (
+        f"the scene has {count} files of {len(dates)} dates, more than may be open at once: take "
+        f"fewer dates with `--dates`, or raise the limit, for example with `ulimit -n "
+        f"{2 * count + 256}`"
+    )
+
+
 class SceneReader:
     """Open files of a scene; use it in the thread that opened it, and close it."""
 
@@ -217,11 +254,15 @@ class SceneReader:
         Args:
             scene: what to read.
             mask_clouds: drop cloud, shadow and cirrus where a classification or mask is there.
+
+        Raises:
+            ValueError: a file cannot be opened, or there are more than may be open at once.
         """
         self._scene = scene
         self._stack = ExitStack()
         self._series: dict[str, list[_AcquisitionReader]] = {}
         self._stack.enter_context(rasterio.Env(**_ENVIRONMENT))
+        _allow_many_files()
         try:
             for key, layer in scene.layers.items():
                 grid = scene.grid.rescaled(scene.ratios[key])
@@ -233,8 +274,10 @@ class SceneReader:
             every = (reader for readers in self._series.values() for reader in readers)
             opened = (source for reader in every for source in reader.opened())
             self._stack.enter_context(block_cache(opened))
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, ValueError) and _TOO_MANY in str(error):
+                raise ValueError(_of_too_many(scene)) from None
             raise
 
     def close(self) -> None:
@@ -307,7 +350,7 @@ class _AcquisitionReader:
         self._stack = ExitStack()
         wanted: dict[str, list[str]] = {}
         for name, (file, _) in acquisition.sources.items():
-            wanted.setdefault(file.label, []).append(name)
+            wanted.setdefault(file.key, []).append(name)
         order = [band.name for band in card.bands]
         try:
             for names in wanted.values():
@@ -342,6 +385,10 @@ class _AcquisitionReader:
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """`(C, H, W)` physical values, zero where missing, and `(H, W)` bool."""
         shape = (window.height, window.width)
+        channels = len(self._card.inputs)
+        pixels = np.zeros((channels, *shape), np.float32)
+        if not all(reader.touches(window) for reader, *_ in self._files):
+            return pixels, np.zeros(shape, bool)
         stored = np.zeros((len(self._card.bands), *shape), np.float32)
         valid = np.ones(shape, bool)
         for reader, indexes, places in self._files:
@@ -353,8 +400,6 @@ class _AcquisitionReader:
             valid &= is_clear(kind, values[0], measured)
         physical = self._card.to_physical(stored)
         valid &= np.isfinite(physical).all(0)
-        channels = len(self._card.inputs)
-        pixels = np.zeros((channels, *shape), np.float32)
         pixels[list(self._card.channels)] = np.where(valid, physical, 0)
         return pixels, valid
 

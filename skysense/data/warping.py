@@ -10,10 +10,12 @@ Legend: C bands of the source, H W pixels of the wanted window.
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pyproj import CRS
 from rasterio import windows
 from rasterio.enums import Resampling
 from rasterio.io import DatasetReader, MemoryFile
@@ -21,7 +23,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
 from skysense.data.ground import footprint, metres
-from skysense.data.rasters import IO_ERRORS, Pixels, RasterFile, Source, reason
+from skysense.data.rasters import IO_ERRORS, Pixels, RasterFile, Source, own_mask, reason
 from skysense.data.upsampling import Axis, upsample
 from skysense.geo import Grid, Window
 
@@ -70,22 +72,66 @@ class GridReader:
         """
         self.file = file = file.onto(grid)
         self._grid, self._nearest, self._exact = grid, nearest, exact
+        self._given = nodata
         self._nodata: float | None = None
+        self._under = self._beneath()
         self._stack = ExitStack()
+        self._open()
+
+    def _open(self) -> None:
+        """Open the source, and the warped view of it where one is needed.
+
+        Raises:
+            ValueError: as of the constructor.
+        """
         try:
-            self._dataset = file.open()
+            self._dataset = self.file.open()
             self._stack.callback(self._dataset.close)
             self._check()
-            self._nodata = self._missing(nodata)
+            if isinstance(self._dataset, DatasetReader):  # a catalog does not tell of masks
+                alpha, masked = own_mask(self._dataset, self.file.names)
+                self.file = replace(self.file, alpha=alpha, masked=masked)
+            self._nodata = self._missing(self._given)
             self._place = self._nested()
             by_block = not isinstance(self._dataset, DatasetReader)
             self._vrt = None if self._place or by_block else self._warp()
         except IO_ERRORS as error:
             self.close()
-            raise ValueError(f"{file.label}: cannot be read ({reason(error)})") from None
+            raise ValueError(f"{self.file.label}: cannot be read ({reason(error)})") from None
         except ValueError:
             self.close()
             raise
+
+    def touches(self, window: Window) -> bool:
+        """Whether a window of the wanted grid may hold a pixel of the source."""
+        if self._under is None:
+            return True
+        under = self._under
+        rows = window.row < under.row + under.height and under.row < window.row + window.height
+        cols = window.col < under.col + under.width and under.col < window.col + window.width
+        return rows and cols
+
+    def _beneath(self) -> Window | None:
+        """The window of the wanted grid outside of which no pixel of the source counts.
+
+        Returns:
+            `None` where that is not known: longitudes are counted in more than one way.
+        """
+        own, wanted = self.file.grid, self._grid
+        if own.crs != wanted.crs and CRS(wanted.crs).is_geographic:
+            return None
+        try:
+            under = footprint(wanted, own)
+        except ValueError:
+            return None
+        ratio = max(under.height / own.shape[0], under.width / own.shape[1], 1.0)
+        margin = 2 + math.ceil(2 * ratio)  # the reach of bilinear weights
+        return Window(
+            under.row - margin,
+            under.col - margin,
+            under.height + 2 * margin,
+            under.width + 2 * margin,
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -93,8 +139,9 @@ class GridReader:
 
     def opened(self) -> Iterator[DatasetReader | WarpedVRT]:
         """What GDAL holds open: the file and the warped view of it, where there are such."""
-        if isinstance(self._dataset, DatasetReader):
-            yield self._dataset
+        held = getattr(self._dataset, "dataset", self._dataset)  # a view's own file
+        if isinstance(held, DatasetReader):
+            yield held
         if self._vrt is not None:
             yield self._vrt
 
@@ -189,8 +236,28 @@ class GridReader:
             finite number, and outside the file.
 
         Raises:
-            ValueError: the file breaks off or is damaged.
+            ValueError: the file breaks off or is damaged; a remote one is opened a second time
+                before, since what signs its address may have ended.
         """
+        try:
+            return self._read(indexes, window)
+        except IO_ERRORS as error:
+            if not (isinstance(self.file, RasterFile) and self.file.address):
+                raise ValueError(
+                    f"{self.file.label}: is truncated or damaged, reading failed ({reason(error)})"
+                ) from None
+        self.close()
+        self._open()
+        try:
+            return self._read(indexes, window)
+        except IO_ERRORS as error:
+            raise ValueError(
+                f"{self.file.label}: reading failed, also when it was opened again "
+                f"({reason(error)}); its server gives it no more, or it is damaged"
+            ) from None
+
+    def _read(self, indexes: list[int], window: Window) -> tuple[FloatArray, BoolArray]:
+        """`read`, with the errors that GDAL has."""
         if self._place is None:
             if self._vrt is None:
                 return self._read_block(indexes, window)
@@ -221,13 +288,8 @@ class GridReader:
             slice(top - wanted.row, bottom - wanted.row),
             slice(left - wanted.col, right - wanted.col),
         )
-        try:
-            stored = source.read([i + 1 for i in indexes], window=inside)
-            masked = self._mask(source, inside)
-        except IO_ERRORS as error:
-            raise ValueError(
-                f"{self.file.label}: is truncated or damaged, reading failed ({reason(error)})"
-            ) from None
+        stored = source.read([i + 1 for i in indexes], window=inside)
+        masked = self._mask(source, inside)
         finite = np.isfinite(stored).all(0)
         measured = finite if masked is None else finite & masked
         if self._nodata is not None and not np.isnan(self._nodata):

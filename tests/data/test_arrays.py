@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
+from rasterio import windows
 
 from skysense.data.arrays import scene_from_xarray
 from skysense.data.scene import SceneReader, open_scene
@@ -219,3 +220,95 @@ def test_wrong_arguments():
         scene_from_xarray({"s2": cube()}, {"s2": "s1"})
     with pytest.raises(ValueError, match="is no coordinate system"):
         scene_from_xarray({"s2": cube(crs=None).assign_attrs(crs="EPSG:none")})
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        np.array([2019, 2020]),
+        np.array([20190610, 20200610]),
+        np.array([2019.0, 2020.5]),
+        np.array([2019, np.int64(2020)], object),
+        np.array(["20190610", "20200610"]),
+        np.array([0, 86_400], "timedelta64[s]"),
+    ],
+    ids=str,
+)
+def test_numbers_are_no_dates(times):
+    with pytest.raises(ValueError, match=r"'time' holds no dates, but .*decode_times") as error:
+        scene_from_xarray({"s2": cube().assign_coords(time=times)})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        np.array(DAYS),
+        np.array(DAYS, "S"),
+        np.array(DAYS, object),
+        np.array(DAYS, "datetime64[s]").astype(object),
+        np.array([f"{day}T10:00:00Z" for day in DAYS]),
+    ],
+    ids=str,
+)
+def test_texts_and_objects_that_are_dates(times):
+    scene = scene_from_xarray({"s2": cube().assign_coords(time=times)})
+    assert scene.layers["s2"].dates.tolist() == [np.datetime64(day).item() for day in DAYS]
+
+
+def test_a_day_that_is_missing():
+    times = np.array([DAYS[0], "NaT"], "datetime64[ns]")
+    dates = scene_from_xarray({"s2": cube().assign_coords(time=times)}).layers["s2"].dates
+    assert np.isnat(dates).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("form", ["array", "variables"])
+def test_scale_and_offset_of_the_attributes(form):
+    """As rioxarray leaves them: 3000 is 0.2 here; classes beside keep their numbers."""
+    array = cube()
+    array[:] = 3000
+    array[:, :, 0] = 7
+    array.attrs |= {"scale_factor": 1e-4, "add_offset": -0.1, "_FillValue": 7}
+    if form == "variables":
+        data = array.to_dataset("band")
+        for name in ALL:
+            data[name].attrs = array.attrs
+        data["SCL"] = (("time", "y", "x"), np.full((2, 24, 24), 4, np.uint8))
+    else:
+        classes = xarray.full_like(array.isel(band=[0]), 4).assign_coords(band=["SCL"])
+        data = xarray.concat([array, classes], "band", combine_attrs="override")
+        assert data.attrs["scale_factor"] == 1e-4
+    series = read(scene_from_xarray({"s2": data}), scale=True).series["s2"]
+    assert not series.mask[:, 0].any(), "the missing value is one of stored numbers"
+    assert series.mask[:, 1:].all()
+    np.testing.assert_allclose(series.pixels[:, :, 1:], 0.2, rtol=1e-6)
+
+
+def test_attributes_that_say_nothing_of_the_scale():
+    """What rioxarray writes for a file without scale."""
+    array = cube()
+    plain = read(scene_from_xarray({"s2": array}))
+    array.attrs |= {"scale_factor": 1.0, "add_offset": 0.0}
+    assert_equal(read(scene_from_xarray({"s2": array})), plain)
+    array.attrs["scale_factor"] = "many"
+    with pytest.raises(ValueError, match=r"s2 array.*scale_factor 'many'.* are no numbers"):
+        scene_from_xarray({"s2": array})
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_thinned_pixels_are_the_middle_ones_as_of_a_file(raster, lazy):
+    values = pixels(side=60)
+    path = raster("a.tif", values, ALL)
+    array = cube(side=60)[0].copy(data=values)
+    if lazy:
+        pytest.importorskip("dask")
+        array = array.chunk({"y": 16})
+    scene = scene_from_xarray({"s2": array})
+    source, _ = scene.layers["s2"].acquisitions[0].sources["B2"]
+    window, shape = Window(7, 3, 50, 44), (2, 4, 3)
+    place = windows.Window(window.col, window.row, window.width, window.height)
+    with rasterio.open(path) as file:
+        expected = file.read([1, 10], window=place, out_shape=shape)
+    np.testing.assert_array_equal(
+        source.open().read([1, 10], window=place, out_shape=shape), expected
+    )

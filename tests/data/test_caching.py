@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio._env import get_gdal_config
+from rasterio.errors import NotGeoreferencedWarning
 
 from skysense.data.caching import LEAST_BYTES, block_cache, bytes_under_window
 from skysense.data.scene import SceneReader, open_scene
@@ -72,3 +73,27 @@ def test_the_cache_grows_with_the_files_and_ends(tmp_path):
         for count, expected in ((1, LEAST_BYTES), (10, 10 * each), (1000, MOST_BYTES)):
             with block_cache([source] * count):
                 assert cache_bytes() == expected
+
+
+def test_the_files_of_ground_range_images_are_counted(grd):
+    with pytest.warns(UserWarning, match="without terrain correction"):
+        scene = open_scene({"s1": [grd()]}, {"s1": "s1"})
+    files = scene.layers["s1"].acquisitions[0].files
+    with SceneReader(scene) as reader:
+        held = [source for own in reader._series["s1"] for source in own.opened()]
+        assert sorted(source.name for source in held) == sorted(str(file.path) for file in files)
+
+
+def test_the_lines_of_an_image_that_lies_turned_are_counted(tmp_path):
+    """A strip a line, as radar images have it: as many as the diagonal of a window is long."""
+    strips = {"blockysize": 1, "tiled": False, "count": 1, "crs": None, "transform": None}
+    path = tmp_path / "a.tif"
+    with (
+        pytest.warns(NotGeoreferencedWarning),
+        rasterio.open(
+            path, "w", driver="GTiff", width=600, height=2000, dtype="uint16", **strips
+        ) as file,
+    ):
+        file.write(np.zeros((1, 2000, 600), np.uint16))
+    with pytest.warns(NotGeoreferencedWarning), rasterio.open(path) as source:
+        assert 2 * 600 * 512 * 2**0.5 <= bytes_under_window(source) < 2 * 600 * 740

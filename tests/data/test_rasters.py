@@ -1,5 +1,8 @@
 """A file's facts are read as it states them; what is wrong with one is a line that names it."""
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -219,3 +222,46 @@ def test_one_spelling_of_a_coordinate_system():
     assert len(texts) == 1
     with pytest.raises(ValueError, match="is no coordinate system"):
         canonical("EPSG:none")
+
+
+AZURE = "st=2026-01-01&se=2026-01-02&sp=rl&sv=2021-06-08&sr=c&skoid=a&sktid=b&sig=secret"
+AWS = "X-Amz-Date=2026&X-Amz-Credential=secret&X-Amz-Security-Token=secret&X-Amz-Signature=secret"
+
+
+@pytest.mark.parametrize("signature", [AZURE, AWS, "Expires=1&Signature=secret", "token=secret"])
+def test_what_an_address_asks_for_tells_files_apart_and_its_signature_does_not(raster, signature):
+    facts = inspect(raster("a.tif", ones(1)))
+    root = "https://user:word@store.net/download"
+    two, three, again, plain, signed = (
+        replace(facts, address=f"{root}{query}")
+        for query in (
+            f"?band=2&{signature}",
+            f"?band=3&{signature}",
+            f"?{signature.replace('secret', 'other')}&band=2",
+            "",
+            f"?{signature}",
+        )
+    )
+    assert two.key != three.key
+    assert two.identity != three.identity
+    assert two.identity == again.identity
+    assert plain.identity == signed.identity == "https://store.net/download"
+    shown = " ".join(file.label + file.identity for file in (two, three, again, plain, signed))
+    assert "secret" not in shown
+    assert "word" not in shown
+    assert (facts.key, facts.identity) == (str(facts.path), str(facts.path))
+
+
+def test_files_are_sent_to_other_processes_whatever_signs_them(raster):
+    """A signer that cannot be sent answers before; one that can goes along."""
+    path = raster("a.tif", ones(1))
+    facts = inspect(path)
+    for sign in (lambda _: str(path), None, str.upper):
+        file = replace(facts, address="https://store.net/a.tif?band=2", sign=sign)
+        sent = pickle.loads(pickle.dumps(file))
+        assert (sent.key, sent.identity) == (file.key, file.identity)
+        assert sent.sign is sign or sent.sign("") == str(path)
+    sent = pickle.loads(pickle.dumps(replace(file, sign=lambda _: str(path))))
+    opened = sent.open()
+    assert (opened.height, opened.width) == (8, 12)
+    opened.close()

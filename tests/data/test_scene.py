@@ -1,11 +1,15 @@
 """Layers over each other: the finest is the reference, the rest nested, clouds and holes masked."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from pyproj import Transformer
 
 from skysense.data.scene import SceneReader, open_scene
 from skysense.data.synthetic import make_scene, write_scene
+from skysense.data.warping import GridReader
 from skysense.geo import Window
 
 CARDS = {"hr": "rgb8", "s2": "s2_l2a", "s1": "s1"}
@@ -194,3 +198,72 @@ def test_damage_ends_the_reading(raster):
     scene = open_(hr=path)
     with pytest.raises(ValueError, match=r"a\.tif: is truncated or damaged"):
         read(scene)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_images_side_by_side_are_read_where_they_are(raster, monkeypatch, shift):
+    """Each is a date of its own; those that a window misses are not read, and nothing changes."""
+    files = [
+        raster(f"tile_{i}.tif", rgb(), RGB, transform=at(5, 600_000 + 320.0 * i + shift * (i % 2)))
+        for i in range(5)
+    ]
+    scene = open_(hr=files)
+    assert len(scene.layers["hr"].acquisitions) == 5
+    windows = [Window(0, col, 32, 32) for col in range(0, 320, 16)]
+    count = []
+    real = GridReader.read
+
+    def counted(self, *arguments):
+        count.append(1)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(GridReader, "read", counted)
+    with SceneReader(scene) as reader:
+        fast = [reader.read(window).series["hr"] for window in windows]
+        few = len(count)
+        monkeypatch.setattr(GridReader, "touches", lambda *_: True)
+        slow = [reader.read(window).series["hr"] for window in windows]
+    assert few < 2 * len(windows) + 10
+    assert len(count) - few == 5 * len(windows)
+    for one, other in zip(fast, slow, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        np.testing.assert_array_equal(one.mask, other.mask)
+    assert all(series.mask.any() for series in fast[:-1])
+
+
+@pytest.fixture
+def few_files():
+    """The soft limit of open files is a little above what is open; the hard one as it is."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    probe = os.open(os.devnull, os.O_RDONLY)
+    os.close(probe)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe + 12, before[1]))
+    yield resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+def series(raster):
+    """Thirty dates."""
+    return [raster(f"hr_2021{i // 28 + 1:02}{i % 28 + 1:02}.tif", rgb(8), RGB) for i in range(30)]
+
+
+def test_more_files_than_are_allowed_at_first(series, few_files):
+    with SceneReader(open_(hr=series)) as reader:
+        assert reader.read(Window(0, 0, 8, 8)).series["hr"].mask.all()
+
+
+def test_more_files_than_are_allowed_at_all(series, few_files, monkeypatch):
+    def refuse(*_):
+        raise ValueError("not allowed to raise maximum limit")
+
+    scene = open_(hr=series)
+    with monkeypatch.context() as patch:
+        patch.setattr(few_files, "setrlimit", refuse)
+        with pytest.raises(
+            ValueError, match=r"has 30 files of 30 dates, .*--dates.*ulimit -n"
+        ) as e:
+            SceneReader(scene)
+    assert "\n" not in str(e.value)
+    assert os.strerror(errno.EMFILE) not in str(e.value)

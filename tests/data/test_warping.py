@@ -1,5 +1,7 @@
 """One file read onto any grid: the right place, the right values, and what is missing masked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -152,6 +154,29 @@ def test_a_mask_beside_the_file(raster):
     np.testing.assert_array_equal(valid[:, ::2], np.broadcast_to(HALF, (64, 48)))
 
 
+@pytest.mark.parametrize("warped", [False, True])
+@pytest.mark.parametrize("form", ["inside", "beside", "alpha"])
+def test_a_mask_that_the_description_does_not_tell_of(raster, form, warped):
+    """A catalog tells grid and type, and nothing of masks."""
+    pixels = noise(1).astype("uint8")
+    if form == "alpha":
+        path = raster("a.tif", np.concatenate([*[pixels] * 3, MASK[None]]), colours=RGBA)
+    else:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=form == "inside"):
+            path = raster("a.tif", pixels, mask=MASK)
+    known = inspect(path)
+    told = replace(known, masked=False, alpha=None, names=("R",))
+    grid = finer(known.grid, shift=0.25) if warped else known.grid
+    whole = Window(0, 0, *grid.shape)
+    valids = []
+    for facts in (known, told):
+        reader = GridReader(facts, grid, None)
+        valids.append(reader.read([0], whole)[1])
+        reader.close()
+    np.testing.assert_array_equal(valids[1], valids[0])
+    assert 0 < valids[1].mean() < 0.6
+
+
 def test_a_pixel_is_missing_where_all_bands_hold_nodata(raster):
     pixels = noise().astype("uint8")
     pixels[0, :, :10] = 0
@@ -262,3 +287,29 @@ def test_a_file_that_went_away(raster):
     facts.path.unlink()
     with pytest.raises(ValueError, match=r"gone\.tif: cannot be read"):
         GridReader(facts, facts.grid, None)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:32633", "EPSG:4326"])
+@pytest.mark.parametrize("size", [3.0, 10.0, 40.0])
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_windows_that_do_not_touch_hold_nothing(raster, crs, size, shift):
+    path = raster("a.tif", noise().astype("uint8"), NAMES)
+    facts = inspect(path)
+    step = size if crs != "EPSG:4326" else size / 1e5
+    left, top = Transformer.from_crs(32632, crs, always_xy=True).transform(600_200, 5_339_900)
+    grid = Grid(crs, (step, 0, left - 60 * step, 0, -step, top + 60 * step), (120, 120))
+    if crs == "EPSG:32632":
+        left, top = 600_000 + shift * size - 40 * size, 5_340_000 + 40 * size
+        grid = Grid(facts.grid.crs, (size, 0, left, 0, -size, top), (120, 120))
+    reader = GridReader(facts, grid, None)
+    held = 0
+    for row in range(-24, 144, 8):
+        for col in range(-24, 144, 8):
+            window = Window(row, col, 8, 8)
+            _, valid = reader.read([0], window)
+            assert reader.touches(window) or not valid.any()
+            held += valid.any()
+    reader.close()
+    assert held
+    away = reader.touches(Window(5000, 5000, 8, 8))
+    assert not away or crs == "EPSG:4326"

@@ -87,7 +87,7 @@ class _View:
 
     def __init__(self, source: GroundRange, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
         self._source = source
-        self._dataset = dataset
+        self.dataset = dataset  # what GDAL holds open
         self.height, self.width = source.grid.shape
         if dataset.shape != source.image:
             dataset.close()
@@ -95,7 +95,7 @@ class _View:
 
     def close(self) -> None:
         """Close the file."""
-        self._dataset.close()
+        self.dataset.close()
 
     def read_masks(self, indexes: int, *, window: windows.Window) -> npt.NDArray[Any]:
         """`(H, W)`, 0 where nothing was measured."""
@@ -140,7 +140,7 @@ class _View:
         top, bottom = _reach(lines, high)
         left, right = _reach(pixels, wide)
         beneath = windows.Window(left, top, right - left, bottom - top)
-        stored = self._dataset.read(1, window=beneath)
+        stored = self.dataset.read(1, window=beneath)
         power = self._source.calibration.power(
             stored, np.arange(top, bottom), np.arange(left, right)
         )

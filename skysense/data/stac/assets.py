@@ -5,7 +5,6 @@ a file that turns out to be another is then refused.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +13,13 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from skysense.data.ground import metres
-from skysense.data.rasters import RasterFile, canonical, inspect
+from skysense.data.rasters import RasterFile, Signer, canonical, inspect
 from skysense.data.stac.items import day_of
 from skysense.data.stac.kinds import bands_of
 from skysense.geo import Grid
 
 if TYPE_CHECKING:
     import pystac
-
-Signer = Callable[[str], str]
-"""Turns an asset's address into one that can be read."""
 
 _TYPES = {
     "int8",
@@ -37,7 +33,7 @@ _TYPES = {
     "float32",
     "float64",
 }
-_PREFIXES = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/"}
+_REMOTE = ("http", "https", "s3", "gs")
 
 
 def source_of(item: "pystac.Item", key: str, sign: Signer | None) -> RasterFile:
@@ -46,13 +42,13 @@ def source_of(item: "pystac.Item", key: str, sign: Signer | None) -> RasterFile:
     Args:
         item: where it belongs.
         key: which asset.
-        sign: turns its address into the one to read.
+        sign: turns its address into the one to read, each time that it is opened.
 
     Raises:
         ValueError: it cannot be reached, is no raster, or has no place on the ground.
     """
     asset = item.assets[key]
-    path, address = _address(item, asset, sign)
+    path, address = _address(item, asset)
     bands = bands_of(asset)
     names = (key,) if len(bands) == 1 else None
     day = day_of(item)
@@ -62,6 +58,7 @@ def source_of(item: "pystac.Item", key: str, sign: Signer | None) -> RasterFile:
         return RasterFile(
             path=path,
             address=address,
+            sign=sign if address else None,
             grid=grid,
             metres=metres(grid),
             names=(key,),
@@ -71,14 +68,14 @@ def source_of(item: "pystac.Item", key: str, sign: Signer | None) -> RasterFile:
             product=item.id,
         )
     try:
-        file = inspect(path, names, address)
+        file = inspect(path, names, address, sign if address else None)
     except ValueError as error:
         raise ValueError(f"item {item.id}, asset {key}: {error}") from None
     return replace(file, date=file.date if np.isnat(day) else day, product=item.id)
 
 
-def _address(item: "pystac.Item", asset: "pystac.Asset", sign: Signer | None) -> tuple[Path, str]:
-    """A file of this machine, or a path to show and the address that GDAL opens.
+def _address(item: "pystac.Item", asset: "pystac.Asset") -> tuple[Path, str]:
+    """A file of this machine, or a path to show and the address, not yet signed.
 
     Raises:
         ValueError: it is of a kind that cannot be opened.
@@ -87,14 +84,11 @@ def _address(item: "pystac.Item", asset: "pystac.Asset", sign: Signer | None) ->
     parts = urlsplit(href)
     if parts.scheme in ("", "file") or len(parts.scheme) == 1:  # a drive's letter
         return Path(unquote(parts.path) if parts.scheme == "file" else href), ""
-    if parts.scheme not in _PREFIXES:
+    if parts.scheme not in _REMOTE:
         raise ValueError(
             f"item {item.id}: {href} cannot be opened; known are files, http(s), s3 and gs"
         )
-    signed = sign(href) if sign is not None else href
-    if parts.scheme in ("s3", "gs"):
-        signed = signed.partition("://")[2]
-    return Path(unquote(parts.path).lstrip("/")), _PREFIXES[parts.scheme] + signed
+    return Path(unquote(parts.path).lstrip("/")), href
 
 
 def _grid(item: "pystac.Item", asset: "pystac.Asset") -> Grid | None:

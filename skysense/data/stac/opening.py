@@ -10,9 +10,9 @@ import numpy as np
 
 from skysense.data.acquisitions import Acquisition, Layer, finish, on_card
 from skysense.data.products.choice import check_bbox, check_max_cloud, parse_dates
-from skysense.data.rasters import RasterFile
+from skysense.data.rasters import RasterFile, Signer
 from skysense.data.scene import Scene, lay_over, open_layers, open_scene
-from skysense.data.stac.assets import Signer, source_of
+from skysense.data.stac.assets import source_of
 from skysense.data.stac.choosing import choose
 from skysense.data.stac.items import Query, find_items
 from skysense.data.stac.kinds import bands_of, card_of, scaling_of
@@ -48,8 +48,8 @@ def open_stac(
         max_cloud: dates with a greater share of clouds, 0 to 1, are left out: by `eo:cloud_cover`,
             else by the mask.
         sensors: modality to sensor card, instead of the one that the items tell.
-        sign: turns the address of an asset into the one to read; that of the Planetary Computer
-            is built in.
+        sign: turns the address of an asset into the one to read; it is asked each time that a
+            file is opened. That of the Planetary Computer is built in.
         most: more items than that are refused.
 
     Raises:

@@ -105,7 +105,7 @@ def test_only_what_lies_beneath_a_window_is_read(grd, monkeypatch):
             asked.append(window)
             return np.ones((window.height, window.width), np.uint16)
 
-    monkeypatch.setattr(view, "_dataset", Spy())
+    monkeypatch.setattr(view, "dataset", Spy())
     view.read([1], window=rasterio.windows.Window(100, 100, 32, 32))
     (window,) = asked
     assert max(window.height, window.width) < 32 * (np.cos(0.21) + np.sin(0.21)) + 4

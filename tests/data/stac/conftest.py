@@ -3,7 +3,7 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -178,7 +178,10 @@ def catalog(tmp_path):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Files with ranges, `/api` as a STAC API over `server.items`, `/fails` as one that fails."""
+    """Files with ranges, `/api` as a STAC API over `server.items`, `/fails` as one that fails.
+
+    `/download?file=` gives a file as well. With `server.valid`, files want this as `sig=`.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -215,8 +218,11 @@ class _Handler(BaseHTTPRequestHandler):
             one = json.loads((self.server.root / "catalog/sentinel-2-l2a.json").read_text())
             return self._json({"collections": [{**one, "links": []}], "links": []})
         if parts.path.startswith("/token/"):
-            return self._json({"token": "sig=secret", "msft:expiry": "2030-01-01T00:00:00Z"})
-        return self._file(parts.path)
+            return self._json({"token": "sig=secret", "msft:expiry": self.server.expiry})
+        asked = parse_qs(parts.query)
+        if self.server.valid is not None and asked.get("sig") != [self.server.valid]:
+            return self._send(403, b"")
+        return self._file(asked["file"][0] if parts.path == "/download" else parts.path)
 
     def _file(self, name):
         path = self.server.root / name.lstrip("/")
@@ -273,11 +279,12 @@ def _landing(base):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A server over the test's folder; `.url`, `.items`, `.searches`, `.asked`."""
+    """A server over the test's folder; `.url`, `.items`, `.searches`, `.asked`; see `_Handler`."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     running = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     running.root, running.items, running.searches, running.asked = tmp_path, [], [], []
+    running.valid, running.expiry = None, "2130-01-01T00:00:00Z"
     running.url = f"http://127.0.0.1:{running.server_port}"
     thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -1,12 +1,17 @@
 """The same over HTTP, from a server of this machine: searches, files far away, and failures."""
 
 import copy
+import json
+import pickle
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
+from skysense.data.scene import SceneReader
 from skysense.data.stac import open_stac
 from skysense.data.stac.signing import PlanetarySigner
+from skysense.geo import Window
 
 pytest.importorskip("pystac_client")
 
@@ -41,6 +46,8 @@ def test_search_and_read_windows_far_away(server, api, read):
     np.testing.assert_array_equal(far.pixels, local.pixels)
     np.testing.assert_array_equal(far.mask, local.mask)
     assert scene.files == [], "none of this machine"
+    beside = {path for path, _ in server.asked if not path.startswith(("/api", "/catalog"))}
+    assert all(path.endswith(".tif") for path in beside), "nothing is looked for beside the files"
 
 
 def test_items_that_tell_all_are_not_opened_before_they_are_read(server, api):
@@ -127,10 +134,108 @@ def test_signed_addresses_are_read_and_not_shown(server, api, read, tmp_path):
 def test_tokens_of_the_planetary_computer(server):
     signer = PlanetarySigner(f"{server.url}/token", ".blob.core.windows.net")
     address = "https://sentinel1euwestrtc.blob.core.windows.net/sentinel1-grd-rtc/a/b.tiff"
-    for _ in range(2):
-        assert signer(address) == f"{address}?sig=secret"
-    assert [path for path, _ in server.asked] == ["/token/sentinel1euwestrtc/sentinel1-grd-rtc"]
+    ends = datetime.now(UTC) + timedelta(minutes=1)
+    for expiry, times in ((ends.isoformat(), 3), ("2130-01-01T00:00:00Z", 1)):
+        server.expiry = expiry
+        server.asked.clear()
+        for _ in range(3):
+            assert signer(address) == f"{address}?sig=secret"
+        asked = ["/token/sentinel1euwestrtc/sentinel1-grd-rtc"] * times
+        assert [path for path, _ in server.asked] == asked, "anew where it is about to end"
+    assert pickle.loads(pickle.dumps(signer))(address) == f"{address}?sig=secret"
     assert signer("https://elsewhere.org/b.tiff") == "https://elsewhere.org/b.tiff"
     failing = PlanetarySigner(f"{server.url}/fails")
     with pytest.raises(ValueError, match=r"gives no token to read with \(500"):
         failing(address)
+
+
+@pytest.fixture
+def aerial(server, put, make_item, tmp_path):
+    """`aerial(address, **fields)`: an item of three files of one band, and what they hold."""
+
+    def make(address, **fields):
+        pixels = np.random.default_rng(0).integers(1, 255, (3, 1, 1024, 1024)).astype(np.uint8)
+        assets = {}
+        for name, own in zip("RGB", pixels, strict=True):
+            tiles = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+            put(tmp_path / f"{name}.tif", own, 1, 6e5, 5.34e6, 32632, **tiles)
+            href = f"{server.url}/{address.format(name)}"
+            assets[name] = {"href": href, "type": "image/tiff", "roles": ["data"], **fields}
+        path = tmp_path / "item.json"
+        path.write_text(json.dumps(make_item("x", "aerial", "2021-06-15", assets)))
+        return path, pixels[:, 0]
+
+    return make
+
+
+TOLD = {
+    "proj:shape": [1024, 1024],
+    "proj:transform": [1, 0, 6e5, 0, -1, 5.34e6],
+    "raster:bands": [{"data_type": "uint8"}],
+}
+
+
+@pytest.mark.parametrize("fields", [{}, TOLD], ids=["opened", "told"])
+def test_addresses_that_differ_in_what_they_ask_for(server, aerial, read, fields):
+    path, pixels = aerial("download?file={}.tif", **fields)
+    scenes = [
+        open_stac(path, sensors={"hr": "rgb8"}, sign=sign)
+        for sign in (None, lambda a: f"{a}&sig=one", lambda a: f"{a}&sig=two")
+    ]
+    for scene in scenes:
+        assert len(scene.layers["hr"].acquisitions[0].files) == 3
+        sample = read(scene, Window(0, 0, 32, 32))
+        np.testing.assert_array_equal(sample.series["hr"].pixels[0], pixels[:, :32, :32])
+    first, *others = (scene.labels for scene in scenes)
+    assert len(set(first)) == 3
+    assert all(labels == first for labels in others), "however it is signed"
+    assert not any("?" in label or "sig" in label for label in first)
+
+
+@pytest.mark.parametrize("warped", [False, True])
+@pytest.mark.parametrize("fields", [{}, TOLD], ids=["opened", "told"])
+def test_a_signature_that_ends_while_files_are_read(server, aerial, raster, fields, warped):
+    path, pixels = aerial("{}.tif", **fields)
+    server.valid = "one"
+    scene = open_stac(path, sensors={"hr": "rgb8"}, sign=lambda a: f"{a}?sig={server.valid}")
+    server.valid = "two"  # between finding and opening
+    with SceneReader(scene) as reader:
+        readers = reader._series["hr"][0]._files
+        if warped:
+            for one, *_ in readers:
+                one._place, one._vrt = None, one._warp()
+        reader.read(Window(0, 0, 32, 32))
+        server.valid = "three"  # between windows
+        sample = reader.read(Window(900, 900, 32, 32))
+        assert (sample.series["hr"].pixels[0].numpy() == pixels[:, 900:932, 900:932]).all()
+        server.valid = "four"
+        sent = pickle.loads(pickle.dumps(scene))
+    with SceneReader(sent) as reader:
+        sample = reader.read(Window(500, 500, 32, 32))
+    assert (sample.series["hr"].pixels[0].numpy() == pixels[:, 500:532, 500:532]).all()
+
+
+def test_a_signature_that_stays_refused(server, aerial):
+    path, _ = aerial("{}.tif")
+    server.valid = "one"
+    scene = open_stac(path, sensors={"hr": "rgb8"}, sign=lambda a: f"{a}?sig=one")
+    with SceneReader(scene) as reader:
+        reader.read(Window(0, 0, 32, 32))
+        server.valid = "two"
+        with pytest.raises(ValueError, match=r"/R\.tif: .*its server gives it no more") as error:
+            reader.read(Window(900, 900, 32, 32))
+    assert "\n" not in str(error.value)
+    assert "sig=" not in str(error.value)
+
+
+def test_far_files_that_break_off_once_are_read_on(server, aerial):
+    """Also where nothing signs them."""
+    path, pixels = aerial("{}.tif")
+    scene = open_stac(path, sensors={"hr": "rgb8"})
+    with SceneReader(scene) as reader:
+        reader.read(Window(0, 0, 32, 32))
+        readers = [one for one, *_ in reader._series["hr"][0]._files]
+        for one in readers:
+            one._dataset.close()
+        sample = reader.read(Window(900, 900, 32, 32))
+    assert (sample.series["hr"].pixels[0].numpy() == pixels[:, 900:932, 900:932]).all()
