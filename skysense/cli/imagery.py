@@ -180,6 +180,15 @@ class Imagery:
         ),
     ] = "auto"
 
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Do not go on with what an unfinished run of this output kept.",
+            rich_help_panel=_COMPUTE,
+        ),
+    ] = False
+
     @property
     def named(self) -> dict[str, list[Path] | None]:
         """Modality to what its option lists."""
@@ -296,7 +305,8 @@ class Request:
         for output in outputs:
             check_not_among(output, scene.files)  # those of a folder are known now
         if not self.options.unchecked:
-            check_sound(self.files, self.cards, self.bands, quiet)
+            dates = self.options.dates
+            check_sound(self.files, self.cards, self.bands, scene, dates, self.bbox, quiet)
         return scene
 
     def prepare(

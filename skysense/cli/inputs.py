@@ -10,6 +10,7 @@ from skysense.cli.options import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from skysense.data.scene import Scene
     from skysense.models.encoder import Schedule
 
 
@@ -127,29 +128,41 @@ def check_sound(
     given: "Mapping[str, list[Path]]",
     cards: "Mapping[str, str]",
     names: "Mapping[str, list[str]]",
+    scene: "Scene",
+    dates: str | None,
+    bbox: list[float] | None,
     quiet: bool,
 ) -> None:
-    """Refuse rasters that the doctor finds an error in.
+    """Refuse rasters of a scene that the doctor finds an error in.
 
     Args:
         given: modality to files, folders and archives.
         cards: modality to sensor card, where one was named.
         names: modality to band names, where they were given.
+        scene: as it was opened with all that; files that it leaves out cannot stop it.
+        dates: days that were asked for.
+        bbox: ground that was asked for: west, south, east, north in degrees.
         quiet: without a bar.
 
     Raises:
         ValueError: the first error with what mends it; it says how many there are.
     """
-    from skysense.data.doctor import count_files, first_errors
+    from skysense.data.doctor import Chosen, count_files, first_errors
+    from skysense.data.products.choice import check_bbox, parse_dates
 
     if not given:
         return
+    days = None if dates is None else parse_dates(dates)
+    box = None if bbox is None else check_bbox(bbox)
+    chosen = {key: Chosen(scene.layers[key], names.get(key), days, box) for key in given}
     count = sum(count_files(paths) for paths in given.values())
     with progress_bar("checking", "files", count, quiet) as advance:
         found = [
             error
             for key, paths in given.items()
-            for error in first_errors(paths, cards.get(key), names.get(key), key, advance)
+            for error in first_errors(
+                paths, cards.get(key), names.get(key), key, advance, chosen[key]
+            )
         ]
     if not found:
         return

@@ -3,27 +3,39 @@
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from skysense.data.acquisitions import open_layer
 from skysense.data.doctor.findings import Finding
 from skysense.data.doctor.series import Case, paths
 from skysense.sensors import DEFAULT_SENSORS, MODALITIES
 
+Inputs = Mapping[Path, Sequence[Case]]
+"""Each path that was given, to what was found under it."""
 
-def try_layer(layer: Sequence[Case], card: str, cases: Sequence[Case]) -> list[Finding]:
+
+def inputs_of(cases: Sequence[Case]) -> Inputs:
+    """Sort files by the path under which they were found."""
+    inputs: dict[Path, list[Case]] = {}
+    for case in cases:
+        inputs.setdefault(case.look.found.given, []).append(case)
+    return inputs
+
+
+def try_layer(layer: Sequence[Case], card: str, inputs: Inputs) -> list[Finding]:
     """Open files of one modality as `embed` would: what it refuses, what it leaves out."""
-    names = _names(layer)
+    names, files = _names(layer), paths(layer)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            open_layer(_shortest(layer, cases), card, names)
+            open_layer(_shortest(layer, inputs), card, names)
         except ValueError as error:
             fix = "embed them separately, or leave one out"
-            return [Finding("error", "refused", str(error), fix, paths(layer))]
+            return [Finding("error", "refused", str(error), fix, files)]
     return [
         Finding("note", "not-used", _said(caution.message, path), "leave it out", (path,))
         for caution in caught
-        for path in paths(layer)
+        for path in files
         if str(caution.message).startswith(path)
     ]
 
@@ -39,13 +51,13 @@ def _names(cases: Sequence[Case]) -> tuple[str, ...] | None:
 
 
 def command_for(
-    layers: Mapping[str, tuple[str, Sequence[Case]]], cases: Sequence[Case], output: str
+    layers: Mapping[str, tuple[str, Sequence[Case]]], inputs: Inputs, output: str
 ) -> str:
     """`skysense embed ...` for the layers of one place.
 
     Args:
         layers: modality to its card and files.
-        cases: all files that were examined.
+        inputs: where all files were found.
         output: the map to write.
     """
     words = ["skysense", "embed"]
@@ -53,7 +65,7 @@ def command_for(
         if key not in layers:
             continue
         card, layer = layers[key]
-        words += [f"--{key}", *_shortest(layer, cases)]
+        words += [f"--{key}", *_shortest(layer, inputs)]
         if card != DEFAULT_SENSORS[key]:
             words += ["--sensor", card]
         names = _names(layer)
@@ -62,16 +74,16 @@ def command_for(
     return shlex.join([*words, "-o", output])
 
 
-def _shortest(layer: Sequence[Case], cases: Sequence[Case]) -> list[str]:
+def _shortest(layer: Sequence[Case], inputs: Inputs) -> list[str]:
     """A folder or an archive in place of its files, where the reader takes those and no others."""
     wanted = set(paths(layer))
-    words: list[str] = []
-    for case in layer:
-        given = case.look.found.given
-        inside = [other for other in cases if other.look.found.given == given]
-        harmless = all(str(c.look.path) in wanted or _is_passed_over(c) for c in inside)
-        words.append(str(given if harmless else case.look.path))
-    return list(dict.fromkeys(words))
+    harmless = {
+        given: all(str(c.look.path) in wanted or _is_passed_over(c) for c in inputs[given])
+        for given in {case.look.found.given for case in layer}
+    }
+    looks = [case.look for case in layer]
+    words = [look.found.given if harmless[look.found.given] else look.path for look in looks]
+    return list(dict.fromkeys(map(str, words)))
 
 
 def _is_passed_over(case: Case) -> bool:

@@ -1,12 +1,12 @@
 """Checks across files, and the commands that embed them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from skysense.data.doctor.advice import command_for, try_layer
+from skysense.data.doctor.advice import Inputs, command_for, inputs_of, try_layer
 from skysense.data.doctor.findings import Finding
 from skysense.data.doctor.forms import forms_of
 from skysense.data.doctor.series import (
@@ -32,18 +32,22 @@ def across(cases: Sequence[Case], told: SensorCard | None) -> Iterator[Finding]:
     yield from _strangers(cases) if told is None else _misfits(cases, told)
     today = np.datetime64("today", "D")
     for group in _groups(cases):
+        is_dated = any(not np.isnat(case.look.date) for case in group)
         for case in group:
-            case.findings += dates(case, group, today)
+            case.findings += dates(case, is_dated, today)
         _excuse_empty(group)
         yield from missing(group, told is not None)
         yield from duplicates_among(group)
         yield from grids(group)
         yield from products(group)
-    places = {case.place for case in cases if case.place is not None and case.found}
-    if len(places) > 1:
-        text = f"the files lie in {len(places)} places that share no ground: a map for each"
-        lone = [next(c for c in cases if c.place == place and c.found) for place in places]
-        yield Finding("warning", "no-overlap", text, "embed them separately", paths(lone))
+    lone: dict[int, Case] = {}
+    for case in cases:
+        if case.place is not None and case.found:
+            lone.setdefault(case.place, case)
+    if len(lone) > 1:
+        text = f"the files lie in {len(lone)} places that share no ground: a map for each"
+        firsts = [lone[place] for place in sorted(lone)]
+        yield Finding("warning", "no-overlap", text, "embed them separately", paths(firsts))
 
 
 def _strangers(cases: Sequence[Case]) -> Iterator[Finding]:
@@ -72,6 +76,10 @@ def _misfits(cases: Sequence[Case], told: SensorCard) -> Iterator[Finding]:
         finding = Finding(severity, code, text, fix)  # type: ignore[arg-type]
         case.findings.append(finding)
     yield from ()
+
+
+_WHY = ("missing-bands", "mixed-baselines", "no-overlap")
+"""Codes across files that say why the reader refuses them."""
 
 
 def _excuse_empty(group: Sequence[Case]) -> None:
@@ -120,36 +128,38 @@ def commands_for(
         cases: all files.
         known: what was found across files; what explains a refusal is not said twice.
     """
+    inputs = inputs_of(cases)
+    explained = {file for finding in known if finding.code in _WHY for file in finding.files}
     findings: list[Finding] = []
     places: dict[int, dict[str, tuple[str, list[Case]]]] = {}
     for (place, key), layer in _guessed(cases):
-        card, files, tried = _tried(layer, cases)
+        card, files, tried = _tried(layer, inputs)
         if card is not None:
             places.setdefault(place, {})[key] = (card, files)
-        findings += [f for f in tried if card is not None or not _explained(layer, known)]
+        findings += [f for f in tried if card is not None or not _explained(layer, explained)]
     several = len(places) > 1
     made = []
     for i, layers in enumerate(places.values()):
         output = f"features_{i + 1}.tif" if several else "features.tif"
-        made.append(command_for(layers, cases, output))
+        made.append(command_for(layers, inputs, output))
     return tuple(made), findings
 
 
 def _guessed(cases: Sequence[Case]) -> Iterator[tuple[tuple[int, str], list[Case]]]:
     """Usable files by place and modality, scene classifications with the Sentinel-2 files."""
     groups: dict[tuple[int, str], list[Case]] = {}
+    classes: dict[int | None, list[Case]] = {}
     for case in cases:
+        if case.is_classes and case.guess is None:
+            classes.setdefault(case.place, []).append(case)
         if case.place is not None and not case.is_out and case.guess is not None:
             key: str = SENSORS[case.guess.card].modality
             groups.setdefault((case.place, key), []).append(case)
     for (place, key), layer in groups.items():
-        classes = [c for c in cases if c.is_classes and c.guess is None and c.place == place]
-        yield (place, key), [*layer, *(classes if key == "s2" else [])]
+        yield (place, key), [*layer, *(classes.get(place, []) if key == "s2" else [])]
 
 
-def _tried(
-    layer: Sequence[Case], cases: Sequence[Case]
-) -> tuple[str | None, list[Case], list[Finding]]:
+def _tried(layer: Sequence[Case], inputs: Inputs) -> tuple[str | None, list[Case], list[Finding]]:
     """The card that most files are of, those files, and what the reader says of them.
 
     Pictures of several cards go together where one of the cards takes them all.
@@ -162,17 +172,15 @@ def _tried(
     picture = mixed or all(SENSORS[name].modality == "hr" for name in counts)
     tried: list[Finding] = []
     for card, _ in counts.most_common():
-        others = [c for c in telling if c.guess and c.guess.card != card and not picture]
+        others = {c for c in telling if c.guess and c.guess.card != card and not picture}
         files = [c for c in layer if c not in others]
-        tried = try_layer(files, card, cases)
+        tried = try_layer(files, card, inputs)
         if not any(finding.severity == "error" for finding in tried):
             return card, files, tried
     return None, [], [finding for finding in tried if finding.severity == "error"]
 
 
-def _explained(layer: Sequence[Case], known: Sequence[Finding]) -> bool:
+def _explained(layer: Sequence[Case], known: Collection[str]) -> bool:
     """Whether something that was found is why files are refused."""
-    why = ("missing-bands", "mixed-baselines", "no-overlap")
-    files = set(paths(layer))
-    told = any(finding.code in why and files & set(finding.files) for finding in known)
+    told = any(path in known for path in paths(layer))
     return told or any(finding.severity == "error" for case in layer for finding in case.findings)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from skysense.data.doctor.among import across, commands_for
+from skysense.data.doctor.chosen import Chosen
 from skysense.data.doctor.findings import FileReport, Finding, Report, worst_first
 from skysense.data.doctor.judging import judge
 from skysense.data.doctor.look import SIDE, Look, find, look_at
@@ -45,6 +46,7 @@ def first_errors(
     names: Sequence[str] | None = None,
     modality: str | None = None,
     progress: Callable[[int], None] | None = None,
+    chosen: Chosen | None = None,
 ) -> list[Finding]:
     """What `embed` must not start on: the errors alone, from smaller samples.
 
@@ -53,12 +55,15 @@ def first_errors(
         sensor: the card they are read with; default: that of the products, else the modality's.
         names: band names to use instead of what the files say.
         modality: whose default card to take, where no product says one.
-        progress: is told of each file that was looked at.
+        progress: is told of each file, looked at or left out.
+        chosen: what a scene takes of the inputs; other files are left out. What the reader says of
+            them is known then and not asked again. Default: all.
 
     Raises:
         ValueError: as `examine`.
     """
-    report = _examine(inputs, sensor or _usual(inputs, modality), names, progress, _QUICK_SIDE)
+    card = sensor or _usual(inputs, modality)
+    report = _examine(inputs, card, names, progress, _QUICK_SIDE, chosen)
     return [finding for finding in report.findings if finding.severity == "error"]
 
 
@@ -78,6 +83,7 @@ def _examine(
     names: Sequence[str] | None,
     progress: Callable[[int], None] | None,
     side: int,
+    chosen: Chosen | None = None,
 ) -> Report:
     """Look, judge, compare, advise."""
     told = get_sensor(sensor) if sensor is not None else None
@@ -90,13 +96,14 @@ def _examine(
     looks: dict[Path, Look] = {}
     for path in given:
         for one in _found(path):
-            if one.path not in looks or one.path == path:
+            left_out = chosen and (one.found if isinstance(one, Look) else one) not in chosen
+            if not left_out and (one.path not in looks or one.path == path):
                 looks[one.path] = one if isinstance(one, Look) else look_at(one, names, side)
-                if progress is not None:
-                    progress(1)
+            if progress is not None:
+                progress(1)
     cases = judge(list(looks.values()), told, names)
     series = list(across(cases, told))
-    commands, tried = commands_for(cases, series)
+    commands, tried = commands_for(cases, series) if chosen is None else ((), [])
     alone = [replace(f, files=(str(c.look.path),)) for c in cases for f in c.findings]
     return Report(tuple(map(_report, cases)), worst_first(alone + series + tried), commands)
 

@@ -22,7 +22,7 @@ from skysense.data.doctor.numbers import (
     scale_fault,
     unit_fault,
 )
-from skysense.data.doctor.offset import Offset, offset_of, seen_offset
+from skysense.data.doctor.offset import Offset, offset_of
 from skysense.data.doctor.places import places_of
 from skysense.data.doctor.series import Case
 from skysense.data.doctor.spectra import exchanged
@@ -42,9 +42,9 @@ def judge(
     places = places_of(looks)
     for place, look in zip(places, looks, strict=True):
         days.setdefault((place, str(look.date)), []).append(look)
+    offsets = {day: offset_of(together) for day, together in days.items() if day[0] is not None}
     for place, look in zip(places, looks, strict=True):
-        together = [look] if place is None else days[place, str(look.date)]
-        offset = offset_of(together)
+        offset = offset_of([look]) if place is None else offsets[place, str(look.date)]
         guess = guess_of(look, offset)
         card = told if told else (SENSORS[guess.card] if guess else None)
         if offset.is_named and offset.is_there and card and f"{card.name}_n0400" in SENSORS:
@@ -55,9 +55,19 @@ def judge(
         case = Case(look, place, guess, card, told is not None)
         case.findings += structure(look)
         if not case.is_out:
-            case.findings += _judged(case, offset if offset.is_certain else seen_offset(together))
-        cases.append(case)
+            case.findings += _judged(case, offset)
+        cases.append(_corrected(case))
     return cases
+
+
+def _corrected(case: Case) -> Case:
+    """The case with the band names that were found to be right."""
+    wrong = (f for f in case.findings if f.code == "polarizations-exchanged")
+    fix = next((finding.fix for finding in wrong), None)
+    if fix is None or case.guess is None:
+        return case
+    names = tuple(fix.removeprefix("--bands ").split(","))
+    return replace(case, guess=replace(case.guess, bands=names))
 
 
 def _named(look: Look, guess: Guess | None, card: SensorCard | None) -> Guess | None:
@@ -100,9 +110,6 @@ def _judged(case: Case, offset: Offset) -> Iterator[Finding]:
     swapped = None if fault else exchanged(look, card, case.found)
     if swapped is not None:
         yield swapped
-        if swapped.severity == "error" and case.guess and swapped.fix:
-            names = tuple(swapped.fix.removeprefix("--bands ").split(","))
-            case.guess = replace(case.guess, bands=names)
 
 
 def _naming(case: Case) -> Iterator[Finding]:

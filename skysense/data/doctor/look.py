@@ -21,10 +21,11 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from skysense.data.caching import block_cache
 from skysense.data.doctor.sample import Sample, Tile, summarize
+from skysense.data.ground import bounds_in
 from skysense.data.products import Found, find_files, find_masks, inspect_found
 from skysense.data.products.grd import GroundRange
 from skysense.data.rasters import IO_ERRORS, RasterFile, is_member, parse_date, reason
-from skysense.geo import Window
+from skysense.geo import Bounds, Window
 from skysense.sensors.match import tokens
 
 SIDE = 256
@@ -104,6 +105,14 @@ class Look:
             return is_member(self.path)
         with self.path.open("rb") as stream:
             return stream.read(12).startswith(_MAGIC)
+
+    @cached_property
+    def box(self) -> Bounds | None:
+        """West, south, east, north in degrees; `None` where it has no place on the ground."""
+        try:
+            return bounds_in(self.file.grid, "EPSG:4326") if self.file else None
+        except ValueError:
+            return None
 
     @cached_property
     def measured(self) -> tuple[int, ...]:

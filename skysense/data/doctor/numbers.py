@@ -13,6 +13,7 @@ from skysense.data.doctor.look import Look
 from skysense.data.doctor.offset import OFFSET, Offset, seen_offset
 from skysense.data.products import find_masks
 from skysense.sensors import SENSORS, SensorCard
+from skysense.sensors.match import tokens
 
 _CLIPPED = 0.05
 """Share of the valid pixels at the upper end from which on a band is called saturated."""
@@ -50,8 +51,7 @@ def _unit_code(
     file = shlex.quote(str(look.path))
     if card.modality == "s1":
         if wanted is Form.DECIBEL and have is Form.FRACTION:
-            convert = f"rio calc '(* 10 (log10 (read 1)))' {file} decibel.tif"
-            return "not-decibel", "--sensor s1_linear" if len(found) == 2 else convert
+            return "not-decibel", "--sensor s1_linear" if len(found) == 2 else _decibel(look, found)
         if have is Form.DECIBEL:
             return "not-power", "--sensor s1" if len(found) == 2 else "--sensor s1_vv"
         return "radar-numbers", "calibrate it to sigma0 or gamma0 (terrain-corrected), in dB"
@@ -73,6 +73,19 @@ def _unit_code(
         later = seen_offset([look]).is_there
         return "not-reflectance", "--sensor s2_l2a_n0400" if later else "--sensor s2_l2a"
     return "implausible-values", "see `skysense info` for the units of the sensor cards"
+
+
+def _decibel(look: Look, found: Mapping[str, int]) -> str:
+    """The command that brings one polarization to decibel; its name keeps the day and the band.
+
+    Masked, `rio calc` fails on files that declare no nodata value (rasterio 1.4).
+    """
+    name, index = next(iter(found.items()))
+    masked = "" if look.header and look.header.nodata is not None else "--not-masked "
+    stem = look.path.stem
+    stem += "" if tokens(name) <= tokens(stem) else f"_{name}"
+    source, target = shlex.quote(str(look.path)), shlex.quote(f"{stem}_decibel.tif")
+    return f"rio calc {masked}'(* 10 (log10 (read 1 {index + 1})))' {source} {target}"
 
 
 def offset_fault(look: Look, card: SensorCard, offset: Offset) -> Finding | None:

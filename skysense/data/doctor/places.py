@@ -1,13 +1,16 @@
-"""Which files lie in one place, and which are of one sensor and day."""
+"""Which files lie in one place.
 
-import math
+Legend: N boxes of west, south, east, north in degrees.
+"""
+
 from collections.abc import Sequence
 
-from skysense.data.doctor.look import Look
-from skysense.data.ground import bounds_in
-from skysense.geo import Bounds, intersect
+import numpy as np
+import numpy.typing as npt
 
-_WORLD = "EPSG:4326"
+from skysense.data.doctor.look import Look
+
+Floats = npt.NDArray[np.float64]
 
 
 def places_of(looks: Sequence[Look]) -> list[int | None]:
@@ -16,51 +19,48 @@ def places_of(looks: Sequence[Look]) -> list[int | None]:
     Returns:
         A number a file, `None` for those without a place on the ground.
     """
-    boxes = [_box(look) for look in looks]
-    labels: list[int | None] = [None if box is None else i for i, box in enumerate(boxes)]
-    for i, box in enumerate(boxes):
-        for j in range(i):
-            if box is None or boxes[j] is None or labels[i] == labels[j]:
-                continue
-            if _shared(box, boxes[j]):
-                old, new = labels[i], labels[j]
-                labels = [new if label == old else label for label in labels]
-    order = list(dict.fromkeys(label for label in labels if label is not None))
-    return [None if label is None else order.index(label) for label in labels]
+    placed = [i for i, look in enumerate(looks) if look.box is not None]
+    boxes = np.array([looks[i].box for i in placed]).reshape(-1, 4)  # (N, 4)
+    labels = np.arange(len(placed))
+    for i in range(1, len(placed)):
+        near = np.unique(labels[:i][_common(boxes[i], boxes[:i]) > 0])
+        if near.size:
+            labels[i] = near[0]
+        if near.size > 1:
+            labels[np.isin(labels, near)] = near[0]
+    numbers: dict[int, int] = {}
+    places: list[int | None] = [None] * len(looks)
+    for i, label in zip(placed, labels.tolist(), strict=True):
+        places[i] = numbers.setdefault(label, len(numbers))
+    return places
 
 
-def _box(look: Look) -> Bounds | None:
-    """Longitudes and latitudes of a file."""
-    if look.file is None:
-        return None
-    try:
-        return bounds_in(look.file.grid, _WORLD)
-    except ValueError:
-        return None
+def overlaps(box: Floats, boxes: Floats) -> Floats:
+    """The common ground of a box and others, as a part of the smaller one's.
+
+    Args:
+        box: `(4,)`.
+        boxes: `(N, 4)`.
+
+    Returns:
+        `(N,)`, 0...1; NaN where the smaller one has no area.
+    """
+    least = np.minimum(_area(box), _area(boxes))
+    parts = np.full(len(boxes), np.nan)
+    return np.asarray(np.divide(_common(box, boxes), least, out=parts, where=least > 0))
 
 
-def _shared(first: Bounds, second: Bounds | None) -> Bounds | None:
-    """The common part of two boxes of longitude and latitude, over the antimeridian as well."""
-    if second is None:
-        return None
-    left, bottom, right, top = first
+def _common(box: Floats, boxes: Floats) -> Floats:
+    """`(N,)` area that a box shares with others, over the antimeridian as well."""
+    shared = np.zeros(len(boxes))
     for turn in (0.0, -360.0, 360.0):
-        common = intersect((left + turn, bottom, right + turn, top), second)
-        if common:
-            return common
-    return None
+        low = np.maximum(box[:2] + np.array([turn, 0.0]), boxes[:, :2])  # (N, 2)
+        high = np.minimum(box[2:] + np.array([turn, 0.0]), boxes[:, 2:])
+        area = np.clip(high - low, 0, None).prod(1)
+        shared = np.where(shared > 0, shared, area)
+    return shared
 
 
-def overlap(first: Look, second: Look) -> float:
-    """The common ground of two files, as a part of the smaller one's: 0...1."""
-    one, two = _box(first), _box(second)
-    common = _shared(one, two) if one and two else None
-    if not one or not two or not common:
-        return 0.0
-    least = min(_area(one), _area(two))
-    return _area(common) / least if least > 0 else math.nan
-
-
-def _area(box: Bounds) -> float:
-    """Width times height."""
-    return (box[2] - box[0]) * (box[3] - box[1])
+def _area(boxes: Floats) -> Floats:
+    """Width times height; `(...)` of `(..., 4)`."""
+    return np.asarray((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))

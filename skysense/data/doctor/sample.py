@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from skysense.data.products import find_masks, is_clear
+from skysense.data.products import find_masks
+from skysense.data.products.clouds import share_of
 from skysense.geo import Window
 
 Array = npt.NDArray[np.generic]
@@ -108,7 +109,7 @@ def summarize(
         return Sample()
     every = np.concatenate([t.pixels.reshape(len(t.pixels), -1) for t in tiles], 1)  # (C, N)
     others = {i: _levels(every[i]) for i in range(len(every)) if i not in measured}
-    cloud = _cloud(every, names)
+    cloud = _cloud(every, names, nodata)
     if not measured:
         return Sample(every.shape[1], cloud=cloud, levels=others)
     pixels = every[list(measured)]
@@ -157,18 +158,11 @@ def _levels(values: Array) -> tuple[int, float, float]:
     return distinct.size, float(distinct[0]), float(distinct[-1])
 
 
-def _cloud(pixels: Array, names: Sequence[str | None]) -> float | None:
+def _cloud(pixels: Array, names: Sequence[str | None], nodata: float | None) -> float | None:
     """Share of what was measured that the first cloud mask takes away, if there is one."""
-    for kind, index in find_masks(names).items():
-        values = pixels[index].astype(np.float32)
-        measured = np.isfinite(values)
-        if kind == "scl":
-            measured = values != 0
-        elif kind == "qa_pixel":
-            measured = (values.astype(np.int64) & 1) == 0
-        if measured.any():
-            return float((~is_clear(kind, values, measured))[measured].mean())
-    return None
+    masks = find_masks(names).items()
+    shares = (share_of(kind, pixels[i].astype(np.float32), nodata) for kind, i in masks)
+    return next((share for share in shares if share is not None), None)
 
 
 def _border(

@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from skysense.data.doctor.findings import Finding, Guess
 from skysense.data.doctor.look import Look
 from skysense.data.doctor.numbers import used
-from skysense.data.doctor.places import overlap
+from skysense.data.doctor.places import overlaps
 from skysense.data.products import find_masks
 from skysense.sensors import SENSORS, SensorCard, missing_bands
 from skysense.sensors.match import matches
@@ -19,6 +21,9 @@ _SAME_GROUND = 0.5
 
 _COARSER = 1.5
 """From this ratio of pixel sizes on one file is the coarser copy of another."""
+
+_SHIFTED = 0.02
+"""From this part of a pixel on edges do not meet."""
 
 _LAUNCHES = {
     "s2": "2015-06-23",
@@ -32,9 +37,9 @@ _FIRST_IMAGE = "1970-01-01"
 """Before it there is no digital image of the Earth to be had."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Case:
-    """A file under examination."""
+    """A file under examination; but for its findings it stays as it is made."""
 
     look: Look
     place: int | None
@@ -51,7 +56,7 @@ class Case:
         bands = self.guess.bands if self.guess else None
         return bands if bands and len(bands) == len(self.look.names) else self.look.names
 
-    @property
+    @cached_property
     def found(self) -> dict[str, int]:
         """The card's bands in the file."""
         if self.card is None or self.is_of_another_product:
@@ -67,7 +72,7 @@ class Case:
         same = SENSORS[product.cards[0]].modality == self.card.modality
         return same and self.card.name not in product.cards
 
-    @property
+    @cached_property
     def is_classes(self) -> bool:
         """A file of a cloud mask."""
         return bool(find_masks(self.look.names))
@@ -83,14 +88,13 @@ def paths(cases: Sequence[Case]) -> tuple[str, ...]:
     return tuple(str(case.look.path) for case in cases)
 
 
-def dates(case: Case, together: Sequence[Case], today: np.datetime64) -> Iterator[Finding]:
-    """A date that is missing or cannot be."""
+def dates(case: Case, is_dated: bool, today: np.datetime64) -> Iterator[Finding]:
+    """A date that is missing or cannot be; `is_dated` says whether others of its kind have one."""
     date, card = case.look.date, case.card
     if np.isnat(date):
         text = "no date (YYYYMMDD) in the name of the file or its folder, nor in its metadata"
-        lone = not any(not np.isnat(c.look.date) for c in together if c is not case)
         fix = f"rename the file to YYYYMMDD_{case.look.path.name}"
-        yield Finding("note" if lone else "warning", "no-date", text, fix)
+        yield Finding("warning" if is_dated else "note", "no-date", text, fix)
         return
     if date > today:
         text = f"its date {date} lies in the future"
@@ -130,24 +134,37 @@ def _covered(card: SensorCard, have: set[str]) -> bool:
 
 def duplicates_among(cases: Sequence[Case]) -> Iterator[Finding]:
     """Files of one day with the same bands on the same ground."""
+    days: dict[tuple[str, frozenset[str]], list[int]] = {}
     for i, case in enumerate(cases):
-        for other in cases[:i]:
-            same = case.look.date == other.look.date and case.found.keys() == other.found.keys()
-            if same and _alike(case, other) and overlap(case.look, other.look) > _SAME_GROUND:
-                text = (
-                    f"both hold {', '.join(case.found)} of {case.look.date} on the same ground: "
-                    f"they count as two dates"
-                )
-                yield Finding(
-                    "warning", "duplicate-date", text, "leave one out", paths([other, case])
-                )
-                break
+        if case.look.box is not None and not np.isnat(case.look.date):
+            days.setdefault((str(case.look.date), frozenset(case.found)), []).append(i)
+    pairs = [pair for day in days.values() for pair in _twice([cases[i].look for i in day], day)]
+    for first, second in sorted(pairs, key=lambda pair: pair[1]):
+        case = cases[second]
+        text = (
+            f"both hold {', '.join(case.found)} of {case.look.date} on the same ground: "
+            f"they count as two dates"
+        )
+        both = paths([cases[first], case])
+        yield Finding("warning", "duplicate-date", text, "leave one out", both)
 
 
-def _alike(first: Case, second: Case) -> bool:
-    """Whether two files have pixels of about one size; a coarser copy is passed over."""
-    sizes = [case.look.file.metres for case in (first, second) if case.look.file]
-    return len(sizes) == 2 and max(sizes) < _COARSER * min(sizes)
+def _twice(looks: Sequence[Look], numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Pairs of files on the same ground, of each file the first with an earlier one.
+
+    A coarser copy is passed over.
+
+    Args:
+        looks: files that have a place on the ground.
+        numbers: what they are called in the result.
+    """
+    boxes = np.array([look.box for look in looks])  # (N, 4)
+    sizes = np.array([look.file.metres if look.file else np.nan for look in looks])  # (N,)
+    for i in range(1, len(looks)):
+        large, small = np.maximum(sizes[:i], sizes[i]), np.minimum(sizes[:i], sizes[i])
+        same = (overlaps(boxes[i], boxes[:i]) > _SAME_GROUND) & (large < _COARSER * small)
+        if same.any():
+            yield numbers[int(same.argmax())], numbers[i]
 
 
 def grids(cases: Sequence[Case]) -> Iterator[Finding]:
@@ -159,24 +176,25 @@ def grids(cases: Sequence[Case]) -> Iterator[Finding]:
         fix = "none needed: embed resamples them to the finest file's grid"
         yield Finding("note", "mixed-crs", text, fix, paths([case for case, _ in files]))
         return
-    for i, (case, file) in enumerate(files):
-        for other, first in files[:i]:
-            if _off(first.grid.transform, file.grid.transform):
-                text = "pixels of the same size whose edges do not meet"
-                fix = "none needed: embed resamples one of them"
-                yield Finding("note", "mixed-grids", text, fix, paths([other, case]))
-                return
+    transforms = np.array([file.grid.transform for _, file in files])  # (N, 6)
+    for i in range(1, len(files)):
+        off = _off(transforms[:i], transforms[i])
+        if off.any():
+            text = "pixels of the same size whose edges do not meet"
+            fix = "none needed: embed resamples one of them"
+            both = paths([files[int(off.argmax())][0], files[i][0]])
+            yield Finding("note", "mixed-grids", text, fix, both)
+            return
 
 
-def _off(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
-    """Whether two grids of equal pixels are shifted by parts of a pixel."""
-    a, b, c, d, e, f = first
-    if not np.allclose(np.delete(first, [2, 5]), np.delete(second, [2, 5]), rtol=1e-3):
-        return False
-    determinant = a * e - b * d
-    dx, dy = second[2] - c, second[5] - f
-    shifts = ((a * dy - d * dx) / determinant, (e * dx - b * dy) / determinant)
-    return any(abs(shift - round(shift)) > 0.02 for shift in shifts)
+def _off(grids: npt.NDArray[np.float64], grid: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which of `(N, 6)` grids of the pixels of another, `(6,)`, are shifted by parts of a pixel."""
+    a, b, c, d, e, f = grids.T
+    sizes = [0, 1, 3, 4]
+    alike = np.isclose(grids[:, sizes], grid[sizes], rtol=1e-3).all(1)
+    dx, dy = grid[2] - c, grid[5] - f
+    shifts = np.stack([a * dy - d * dx, e * dx - b * dy]) / (a * e - b * d)  # (2, N)
+    return np.asarray(alike & (np.abs(shifts - shifts.round()) > _SHIFTED).any(0))
 
 
 def is_scaled(cases: Sequence[Case]) -> bool:

@@ -122,7 +122,8 @@ def _place(look: Look, header: Header) -> Iterator[Finding]:
         fix = f"rio edit-info --crs EPSG:{'...' if header.is_geographic else 4326} {file}"
         yield Finding("error", "crs-contradicts", said, fix)
     _, b, _, d, e, _ = header.transform
-    north_up = f"rio warp {file} north_up.tif --dst-crs {header.crs}"
+    system = header.crs if header.crs and header.crs.startswith("EPSG:") else "EPSG:..."
+    north_up = f"rio warp {file} north_up.tif --dst-crs {system}"
     if b != 0 or d != 0:
         text = (
             f"its rows do not run west to east: the grid is turned by {_turn(header):.1f} degrees"

@@ -48,6 +48,9 @@ def _cloud_mask(values: npt.NDArray[np.generic]) -> tuple[BoolArray, BoolArray]:
     return values != 0, np.ones(values.shape, bool)
 
 
+_CLEAR = {"cloud_mask": 0}
+"""Kind to the value that says clear even where it is declared as nodata."""
+
 _KINDS: Mapping[str, Callable[[npt.NDArray[np.generic]], tuple[BoolArray, BoolArray]]] = {
     "scl": _scl,
     "qa_pixel": _qa_pixel,
@@ -86,8 +89,30 @@ def is_clear(kind: str, values: npt.NDArray[np.float32], measured: BoolArray) ->
     Returns:
         `(H, W)` bool. Outside a mask of the user's own all is clear, outside a product's nothing.
     """
-    cloudy, _ = _KINDS[kind](values.astype(np.int32))
+    cloudy, _ = _KINDS[kind](np.where(measured, values, 0))
     return ~(cloudy & measured) if kind == "cloud_mask" else measured & ~cloudy
+
+
+def share_of(
+    kind: str, values: npt.NDArray[np.generic], nodata: float | None = None
+) -> float | None:
+    """Share of what a mask measured that it calls cloud.
+
+    Args:
+        kind: of `find_masks`.
+        values: stored values of the mask, of any shape.
+        nodata: declared value; like what is not a finite number, it is not measured.
+
+    Returns:
+        0 to 1; `None` where nothing was measured.
+    """
+    told = np.isfinite(values)
+    if nodata is not None and nodata != _CLEAR.get(kind):
+        told &= values != nodata
+    cloudy, measured = _KINDS[kind](np.where(told, values, 0))
+    measured &= told
+    count = int(measured.sum())
+    return float((cloudy & measured).sum()) / count if count else None
 
 
 def cloud_share(source: Source, index: int, kind: str, grid: Grid) -> float | None:
@@ -117,10 +142,11 @@ def cloud_share(source: Source, index: int, kind: str, grid: Grid) -> float | No
         opened = source.open()
         try:
             values = opened.read([index + 1], window=window, out_shape=shape)[0]
+            nodata = source.nodata
+            if nodata is None:
+                nodata = getattr(opened, "nodata", None)  # a catalog may not say it
         finally:
             opened.close()
     except IO_ERRORS as error:
         raise ValueError(f"{source.label}: cannot be read ({reason(error)})") from None
-    cloudy, measured = _KINDS[kind](values)
-    count = int(measured.sum())
-    return float((cloudy & measured).sum()) / count if count else None
+    return share_of(kind, values, nodata)

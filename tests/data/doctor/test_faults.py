@@ -330,19 +330,91 @@ def test_harmonized_numbers_under_a_newer_name(scene):
     assert finding.fix.startswith("rename the file")
 
 
-@pytest.mark.parametrize(("card", "value"), [("rgb8", 255), ("s1", -9999.0)])
-def test_the_command_that_declares_nodata_works(scene, card, value):
+@pytest.fixture
+def rio():
+    """`rio(command)`: run a fix as it is printed."""
     from click.testing import CliRunner
-    from rasterio.rio.main import main_group
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of rasterio itself
+        from rasterio.rio.main import main_group
+
+        def run(command):
+            program, *arguments = shlex.split(command)
+            assert program == "rio"
+            done = CliRunner().invoke(main_group, arguments)
+            assert done.exit_code == 0, (done.output, done.exception)
+
+        yield run
+
+
+@pytest.mark.parametrize(("card", "value"), [("rgb8", 255), ("s1", -9999.0)])
+def test_the_command_that_declares_nodata_works(scene, rio, card, value):
     path = scene(card, change=border(value))
     (finding,) = examine([path]).findings
     assert finding.code == "no-nodata"
-    program, *arguments = shlex.split(finding.fix)
-    assert program == "rio"
-    done = CliRunner().invoke(main_group, arguments)
-    assert done.exit_code == 0, done.output
+    rio(finding.fix)
     assert examine([path]).findings == ()
+
+
+def one(name, **changes):
+    """Keep one band, which the copy does not name but for its file."""
+    return both(only(name), stored(**changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "change"),
+    [
+        ("20240615_VH.tif", "20240615_VH_decibel.tif", one("VH", names=None)),
+        ("20240615_VV.tif", "20240615_VV_decibel.tif", one("VV", nodata=0)),
+        ("20240615_VV.tif", "20240615_VV_decibel.tif", one("VV", nodata=-9999.0)),
+        ("it's_20240615_VV.tif", "it's_20240615_VV_decibel.tif", one("VV", nodata=np.nan)),
+        ("a_20240615.tif", "a_20240615_VV_decibel.tif", one("VV")),
+    ],
+    ids=["none", "zero", "negative", "nan", "other name"],
+)
+def test_the_command_that_makes_decibel_works(
+    scene, rio, tmp_path, monkeypatch, name, target, change
+):
+    path = scene("s1_linear", name, change)
+    (finding,) = (f for f in examine([path], "s1").findings if f.code == "not-decibel")
+    monkeypatch.chdir(tmp_path)
+    rio(finding.fix)
+    with rasterio.open(path) as power, rasterio.open(tmp_path / target) as decibel:
+        np.testing.assert_allclose(decibel.read(), 10 * np.log10(power.read()), rtol=1e-5)
+    report = examine([tmp_path / target], "s1_vv" if "VV" in target else None)
+    assert report.count("error") == 0
+    assert report.files[0].date == "2024-06-15"
+
+
+def test_the_command_that_makes_decibel_takes_the_right_band(scene):
+    def angles(facts):
+        facts["pixels"] = np.concatenate([facts["pixels"][:1] * 0 + 40, facts["pixels"][:1]])
+        facts["names"] = ("incidence angle mask", "VV")
+
+    findings = examine([scene("s1_linear", change=angles)], "s1_vv").findings
+    (fix,) = (f.fix for f in findings if f.code == "not-decibel")
+    assert "(read 1 2)" in fix
+
+
+def test_north_up_in_a_system_without_a_code(scene):
+    change = both(TURNED, stored(crs="+proj=laea +lat_0=48 +lon_0=10"))
+    (finding,) = examine([scene("s2_l2a", change=change)]).findings
+    assert finding.code == "rotated"
+    assert finding.fix.endswith("north_up.tif --dst-crs EPSG:...")
+
+
+def test_nodata_of_a_cloud_mask_is_no_cloud(scene):
+    """Half of the mask saw nothing."""
+
+    def masked(facts):
+        mask = np.zeros_like(facts["pixels"][:1])
+        mask[:, :, :40], facts["nodata"] = 255, 255
+        facts["pixels"] = np.concatenate([facts["pixels"], mask])
+        facts["names"] = [*facts["names"], "cloud_mask"]
+
+    report = examine([scene("s2_l2a", change=masked)])
+    assert "clouds" not in {finding.code for finding in report.findings}
 
 
 def test_large_file_is_sampled(tmp_path):

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio.shutil
 
-from skysense.data.doctor import examine, first_errors
+from skysense.data.acquisitions import open_layer
+from skysense.data.doctor import Chosen, examine, first_errors
+from skysense.data.products.choice import in_dates, parse_dates
 
 
 def codes(report):
@@ -68,6 +71,25 @@ def test_shifted_pixels(scene):
         scene("s2_l2a", "b_20240625.tif", seed=1, **moved(4)),
     ]
     assert codes(examine(files)) == [("mixed-grids", "note")]
+
+
+def test_shifted_pixels_name_the_first_pair(scene):
+    files = [
+        scene("s2_l2a", f"{i}_2024061{i}.tif", seed=i, **moved(east))
+        for i, east in enumerate((0, 30, 15, 14))
+    ]
+    (finding,) = examine(files).findings
+    assert finding.files == (str(files[0]), str(files[2]))
+
+
+def test_the_first_of_several_copies_is_named(scene):
+    files = [scene("s2_l2a", f"{name}_20240615.tif") for name in "abc"]
+    other = scene("s2_l2a", "d_20240625.tif", seed=1)
+    undated = [scene("s2_l2a", f"{name}.tif", seed=2) for name in "ef"]
+    findings = [f for f in examine([*files, other, *undated]).findings if len(f.files) == 2]
+    assert [(f.code, f.files) for f in findings] == [
+        ("duplicate-date", (str(files[0]), str(files[i]))) for i in (1, 2)
+    ]
 
 
 def test_mixed_baselines(scene):
@@ -184,6 +206,31 @@ def test_archive_and_a_damaged_one(scene, tmp_path):
     report = examine([archive, broken])
     assert codes(report) == [("damaged", "error"), ("not-used", "note")]
     assert len(report.commands) == 1
+
+
+def test_members_of_archives_that_a_scene_leaves_out(scene, tmp_path):
+    for year in ("2022", "2023"):
+        folder = SAFE.replace("2024", year)
+        product(scene, folder)
+        if year == "2022":
+            (band,) = (tmp_path / folder).rglob("*_B11_10m.tif")
+            whole = band.rename(tmp_path / "whole.tif")
+            rasterio.shutil.copy(whole, band, driver="COG")
+            band.write_bytes(band.read_bytes()[: band.stat().st_size // 2])
+        shutil.make_archive(tmp_path / "in" / folder, "zip", tmp_path, folder)
+    inputs = [tmp_path / "in"]
+    layer = open_layer(inputs, None, modality="s2")
+
+    def errors(text):
+        seen, days = [], parse_dates(text)
+        chosen = Chosen(in_dates(layer, days), dates=days)
+        found = first_errors(inputs, modality="s2", progress=seen.append, chosen=chosen)
+        assert len(seen) == 22, "those that are left out count, too"
+        return [(error.code, Path(error.files[0]).name) for error in found]
+
+    assert errors("2023") == []
+    fault = [("damaged", "T32UPU_20240615T101031_B11_10m.tif")]
+    assert errors("2022") == errors("2022/2023") == fault
 
 
 def test_product_that_cannot_be_used(scene):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from rasterio import Affine
 
-from skysense.data.products import find_masks
+from skysense.data.products import cloud_share, find_masks, is_clear
+from skysense.data.rasters import inspect
 from skysense.data.scene import open_scene
 
 ALL = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
@@ -77,6 +78,72 @@ def test_masks_of_the_user(series, read, name, nodata):
     assert read(scene, mask_clouds=False).series["s2"].mask.all()
     with pytest.warns(UserWarning, match="left out 1 of 2"):
         assert months(open_(folder, max_cloud=0.1)) == [1]
+
+
+@pytest.fixture
+def share(put, tmp_path):
+    """`share(kind, pixels (1, H, W), **profile)`: what `--max-cloud` is compared with."""
+
+    def of(kind, pixels, **profile):
+        file = inspect(put(tmp_path / f"2021-01-01_{kind}.tif", pixels, TEN, **profile))
+        return cloud_share(file, 0, kind.lower(), file.grid)
+
+    return of
+
+
+def halved(values, missing):
+    """A sixteenth of the eastern half is cloud, the western half is missing."""
+    clear, cloud = values
+    pixels = np.full((1, 16, 16), clear, np.asarray(missing).dtype)
+    pixels[:, :8, 8:10] = cloud
+    pixels[:, :, :8] = missing
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "missing", "nodata"),
+    [
+        ("cloud_mask", (0, 1), np.uint8(255), 255),
+        ("cloud_mask", (0, 1), np.int16(-1), -1),
+        ("cloud_mask", (0, 1), np.float32(np.nan), None),
+        ("cloud_mask", (0, 1), np.float32(np.nan), np.nan),
+        ("cloud_mask", (0, 1), np.float32(-9999), -9999),
+        ("cloud_mask", (0, 0.4), np.float32(np.inf), None),
+        ("SCL", (4, 9), np.uint8(0), 0),
+        ("SCL", (4, 9), np.uint8(255), 255),
+        ("SCL", (4, 9), np.float32(np.nan), None),
+        ("QA_PIXEL", (64, 8), np.uint16(1), 1),
+        ("QA_PIXEL", (64, 8), np.uint16(65535), 65535),
+        ("QA_PIXEL", (64, 8), np.float32(np.nan), None),
+    ],
+)
+def test_the_share_is_of_what_the_mask_measured(share, kind, values, missing, nodata):
+    assert share(kind, halved(values, missing), nodata=nodata) == 1 / 8
+
+
+def test_a_mask_that_measured_nothing_has_no_share(share):
+    assert share("cloud_mask", np.full((1, 16, 16), 255, np.uint8), nodata=255) is None
+    assert share("cloud_mask", np.full((1, 16, 16), np.nan, np.float32)) is None
+
+
+def test_zero_is_clear_in_a_mask_that_declares_it_as_nodata(share):
+    """As profiles that are copied from an image do."""
+    mask = np.zeros((1, 16, 16), np.uint8)
+    mask[:, :4] = 1
+    assert share("cloud_mask", mask, nodata=0) == 1 / 4
+
+
+def test_masks_of_numbers_between_classes_read_as_they_are_counted():
+    values = np.array([[0, 0.4, 1, np.nan]], np.float32)
+    clear = is_clear("cloud_mask", values, np.isfinite(values))
+    assert clear.tolist() == [[True, False, False, True]]
+
+
+def test_dates_are_not_left_out_for_what_a_mask_did_not_see(series, put):
+    folder = series((0.0, None))
+    seen = halved((0, 1), np.uint8(255))
+    put(folder / "2021-02-01_cloud_mask.tif", seen, TEN, nodata=255)
+    assert months(open_(folder, max_cloud=0.2)) == [1, 2]
 
 
 def test_mask_and_classification_count_both(series, put, read):
