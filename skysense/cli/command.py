@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -43,10 +43,11 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        number, said = _interruption(error)
-        _say(f"{'interrupted' if number == signal.SIGINT else 'terminated'}: {said}")
-        sys.exit(128 + number)
+        _leave(error)
     except Exception as error:
+        before = error.__cause__ or error.__context__
+        if isinstance(before, KeyboardInterrupt):  # it came while C code was running
+            _leave(before)
         text = _explained(error)
         if text is None:
             raise
@@ -54,10 +55,12 @@ def _one_line() -> Iterator[None]:
         sys.exit(2)
 
 
-def _interruption(error: KeyboardInterrupt) -> tuple[int, str]:
-    """The signal, and what to say of it; Ctrl-C raises an error that tells neither."""
+def _leave(error: KeyboardInterrupt) -> NoReturn:
+    """Say which signal ended it, and what is left; Ctrl-C raises an error that tells neither."""
     number, *said = error.args or (signal.SIGINT,)
-    return number, said[0] if said else "stopped early, nothing half-written is left"
+    left = said[0] if said else "stopped early, nothing half-written is left"
+    _say(f"{'interrupted' if number == signal.SIGINT else 'terminated'}: {left}")
+    sys.exit(128 + number)
 
 
 def _explained(error: Exception) -> str | None:

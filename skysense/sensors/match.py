@@ -1,18 +1,20 @@
 """Find a card's bands among the names a file gives, never by position alone."""
 
+import functools
 import re
 from collections.abc import Sequence
 
 from skysense.sensors.cards import Band, SensorCard
 
 
-def tokens(text: str) -> set[str]:
+@functools.lru_cache(maxsize=4096)
+def tokens(text: str) -> frozenset[str]:
     """Split a description such as `"B04 - Red"` or `"VV_dB"` into comparable words.
 
     Upper case, leading zeros of numbers dropped: `{"B4", "RED"}`, `{"VV", "DB"}`.
     """
     words = re.split(r"[^A-Za-z0-9]+", text)
-    return {re.sub(r"(?<=[A-Z])0+(?=\d)", "", word.upper()) for word in words if word}
+    return frozenset(re.sub(r"(?<=[A-Z])0+(?=\d)", "", word.upper()) for word in words if word)
 
 
 def matches(band: Band, description: str) -> bool:

@@ -123,6 +123,19 @@ def test_signals_in_the_middle(embed, image, monkeypatch, name):
     assert signal.getsignal(number) == handler, "as it was"
 
 
+def test_a_signal_that_c_code_turns_into_an_error(embed, image, monkeypatch):
+    def interrupted(*_):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    monkeypatch.setattr("skysense.inference.embed.embed_scene", interrupted)
+    result = embed(image)
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted: stopped early, nothing half-written is left\n"
+
+
 def test_ignored_signals_stay_ignored(embed, image, monkeypatch):
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -168,7 +181,7 @@ def running(raster, tmp_path):
 def test_ctrl_c(running):
     running.send_signal(signal.SIGINT)
     _, message = running.communicate(timeout=60)
-    assert running.returncode == 130
+    assert running.returncode == 130, message
     assert message == "interrupted: stopped early, nothing half-written is left\n"
     assert {path.name for path in running.output.parent.iterdir()} <= {".map.tif.work"}
 
