@@ -93,6 +93,8 @@ def curves(runs: Sequence[Path], path: Path) -> None:
             axes.set_title(f"{run.name}: {title}")
             axes.set_xlabel("step")
             axes.grid(alpha=0.3)
+    for axes in rows.flat:
+        axes.set_visible(axes.has_data())
     figure.tight_layout()
     save(figure, path)
 
