@@ -14,7 +14,6 @@ from skysense.models.skysense_v1 import V1_CONFIGS, SkySenseV1
 from skysense.models.skysense_v2 import V2_CONFIGS, SkySenseV2
 from skysense.pretrain import objective as module
 from skysense.pretrain.labels import Labels
-from skysense.pretrain.losses.koleo import NEAR
 from skysense.pretrain.losses.object import object_pairs
 from skysense.pretrain.network import FUSED, Network, stack_views
 from skysense.pretrain.objective import Objective
@@ -599,17 +598,3 @@ def test_prototypes_follow_the_teacher_without_gradient(seen, samples):
     assert not bank.prototypes.requires_grad
     assert torch.equal(made.teacher.encoder.geo_context.prototypes, theirs)
     bank.prototypes.copy_(before)
-
-
-def test_koleo_parts_images_and_not_the_views_of_one(samples):
-    """Its neighbors are other samples of the same view: two views of an image may be alike."""
-    made = objective(LossConfig(**OFF, koleo=1))
-    views, choose = look(samples)
-    found = made(views, choose, COLD).losses["koleo"].item()
-    expected = []
-    for own in encode(made.student, views.global_views)[FUSED]:
-        means = [mean_vector(own.values[b], own.valid[b]) for b in range(len(samples))]
-        rows = F.normalize(torch.stack([mean for mean in means if mean is not None]), dim=1)
-        apart = torch.cdist(rows, rows).fill_diagonal_(torch.inf).min(1).values
-        expected.append(-(apart.square() + NEAR).log().mean() / 2)
-    assert found == pytest.approx(float(torch.stack(expected).mean()), rel=1e-3)

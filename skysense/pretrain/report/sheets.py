@@ -56,7 +56,7 @@ def _neighbor_tiles(found: NeighborSheet, row: int) -> list[str]:
     classes = found.classes
     label = (classes or found.names)[query]
     made = [tile(_small(found.images[query]), label, "first", f"query {found.names[query]}")]
-    for other, score in zip(others, found.scores[row], strict=False):
+    for other, score in zip(others, found.scores[row, : len(others)], strict=True):
         kind, text = "", f"{score:.2f} {found.names[other]}"
         if classes is not None:
             same = classes[other] == classes[query]

@@ -7,7 +7,7 @@ Legend: H W pixels, h w cells of a grid, N labelled cells of all grids, D width,
 R blocks, F folds, S resamples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -151,7 +151,7 @@ def predict_folds(
         fitted = _drawn((folds != fold) & (folds != other), most, rng)
         held = _drawn(folds == other, most, rng)
         sides = (vectors[fitted], labels[fitted], vectors[held], labels[held])
-        strength = _chosen_strength(*sides, classes, strengths)
+        strength = _before_the_rise(held_out_path(*sides, classes, strengths))
         known = _drawn(folds != fold, most, rng)
         asked = np.flatnonzero(folds == fold)
         x, asked_x = standardized(vectors[known], vectors[asked])
@@ -160,17 +160,9 @@ def predict_folds(
     return predictions
 
 
-def _chosen_strength(
-    vectors: Vectors,
-    labels: Labels,
-    held: Vectors,
-    held_labels: Labels,
-    classes: int,
-    strengths: Sequence[float],
-) -> float:
-    """The first regularization whose successor has a larger cross-entropy on what is held out."""
-    least, chosen = np.inf, strengths[0]
-    path = held_out_path(vectors, labels, held, held_labels, classes, strengths)
+def _before_the_rise(path: Iterable[tuple[float, float, float]]) -> float:
+    """The first regularization of a `held_out_path` whose successor has a larger cross-entropy."""
+    least, chosen = np.inf, np.nan
     for strength, loss, _ in path:
         if loss > least:
             break

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from skysense.pretrain.losses.koleo import NEAR, koleo
+from skysense.pretrain.network import FeatureMap
+from skysense.pretrain.objective import _koleo
 
 
 def literal_koleo(vectors, weight):
@@ -65,3 +67,16 @@ def test_nobody_to_keep_away_from_is_zero(weight):
 
     assert loss == 0
     assert (vectors.grad == 0).all()
+
+
+def test_views_of_an_image_do_not_part_from_each_other():
+    """Neighbors are other samples of the same view: two views of an image may be alike."""
+    torch.manual_seed(0)
+    first = torch.randn(5, 8)
+    vectors = torch.cat([first, first + 0.01 * torch.randn(5, 8)])  # (2 views x 5, D)
+    valid = torch.ones(10, 1, 1, dtype=torch.bool)
+    valid[7] = False
+    views = FeatureMap(vectors[:, :, None, None], valid, torch.ones(10, 2))
+    weight = valid.flatten().float()
+    expected = [literal_koleo(vectors[i : i + 5], weight[i : i + 5]) for i in (0, 5)]
+    assert _koleo(views, 5).item() == pytest.approx(sum(expected) / 2, rel=1e-4)
