@@ -80,12 +80,10 @@ def vectors_of(
 
 
 def read_out(model: SkySenseV2, fitted: Vectors, others: Vectors) -> tuple[Vectors, Vectors]:
-    """Both through a read-out like the model's own, fitted on the first; from pooling `spread`."""
+    """Both through a read-out like the model's own, fitted on the first; of its pooling."""
     assert model.config.readout is not None
-    config = model.config.readout.model_copy(
-        update={"pooling": "spread", "modalities": (CARD.modality,)}
-    )
-    widths = part_widths("spread", model.config.widths, model.config.fused_width)
+    config = model.config.readout.model_copy(update={"modalities": (CARD.modality,)})
+    widths = part_widths(config.pooling, model.config.widths, model.config.fused_width)
     fresh = Readout(config, {CARD.modality: widths})
     fresh.fit(CARD.modality, torch.from_numpy(fitted).split(widths, 1))
     mean, projection = (fresh.get_buffer(f"{CARD.modality}_{x}").numpy() for x in ("mean", "map"))
@@ -147,7 +145,7 @@ def study(name: str, model: Model, twin: Model, work: Path) -> dict[str, object]
     sizes: dict[str, object] = {}
     for other in LEAST[name]:
         pooled = known if other == least else vectors_of(model, train, other)
-        sides = read_out(model, *(pooled["spread"][chosen] for chosen in rows))
+        sides = read_out(model, *(pooled[model.config.readout.pooling][chosen] for chosen in rows))
         sizes[str(other)] = own = scores(*sides, (fitted, validation))
         print(f"| {other} | {shown(own)} |", flush=True)
 

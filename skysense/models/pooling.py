@@ -11,13 +11,17 @@ from torch import Tensor
 
 from skysense.models.features import Features, Level
 
-Pooling = Literal["fused", "last", "stages", "spread", "all"]
+Pooling = Literal["fused", "last", "stages", "spread", "texture", "all"]
 """How features become one vector. `fused`: mean of the fused map [paper]. `last`: mean of the
 modality's last level. `stages`: means of its four levels. `spread`: their means and standard
-deviations. `all`: these, and those of the fused map. The latter four are [ours]."""
+deviations. `texture`: these, and how much places one and two apart differ, as a variogram says it.
+`all`: those of `spread`, and those of the fused map. All but the first are [ours]."""
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 """All of them."""
+
+LAGS = (1, 2)
+"""Distances in places at which `texture` compares them."""
 
 TINY = 1e-8
 """Added to a variance, whose root has no slope at 0."""
@@ -51,6 +55,8 @@ def pool_parts(features: Features, pooling: Pooling, modality: str) -> list[Tens
         assert features.fused is not None
         assert features.fused_valid is not None
         levels = (*levels, Level(features.fused.unsqueeze(1), features.fused_valid.unsqueeze(1)))
+    if pooling == "texture":
+        return [torch.cat([*_moments(level), *_variogram(level)], 1) for level in levels]
     return [torch.cat(_moments(level), 1) for level in levels]
 
 
@@ -68,6 +74,8 @@ def part_widths(pooling: Pooling, levels: Sequence[int], fused: int) -> list[int
         return [levels[-1]]
     if pooling == "stages":
         return list(levels)
+    if pooling == "texture":
+        return [(2 + len(LAGS)) * width for width in levels]
     return [2 * width for width in (*levels, fused)[: len(levels) + (pooling == "all")]]
 
 
@@ -78,3 +86,22 @@ def _moments(level: Level) -> tuple[Tensor, Tensor]:
     mean = (values * valid).sum((1, 3, 4)) / count
     apart = (values - mean[:, None, :, None, None]) * valid
     return mean, (apart.square().sum((1, 3, 4)) / count + TINY).sqrt()
+
+
+def _variogram(level: Level) -> list[Tensor]:
+    """Root of the mean squared difference of valid places of a row or column, `(B, D)` a lag."""
+    values, valid = level.values.float(), level.valid.unsqueeze(2).float()
+    found = []
+    for lag in LAGS:
+        total, count = values.new_zeros(()), values.new_zeros(())
+        for axis in (3, 4):
+            pairs = max(0, values.shape[axis] - lag)
+            near, far = (
+                [x.narrow(axis, start, pairs) for x in (values, valid)]
+                for start in (0, min(lag, values.shape[axis]))
+            )
+            both = near[1] * far[1]  # (B, T, 1, h, w), fewer rows or columns
+            total = total + ((far[0] - near[0]) * both).square().sum((1, 3, 4))
+            count = count + both.sum((1, 3, 4))
+        found.append((total / count.clamp(min=1) + TINY).sqrt())
+    return found

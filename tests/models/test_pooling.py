@@ -46,6 +46,31 @@ def test_spread_is_parity_with_a_loop(features):
             np.testing.assert_allclose(part[row], literal(own, row), atol=1e-3)
 
 
+def literal_variogram(own, row, lag):
+    """Root mean squared difference of valid places of a row or column, pair by pair."""
+    squares = []
+    dates, rows, columns = own.valid[row].shape
+    for t, i, j in np.ndindex(dates, rows, columns):
+        for k, m in ((i + lag, j), (i, j + lag)):
+            if k < rows and m < columns and own.valid[row, t, i, j] and own.valid[row, t, k, m]:
+                difference = own.values[row, t, :, k, m] - own.values[row, t, :, i, j]
+                squares.append(difference.numpy() ** 2)
+    return np.sqrt(np.mean(squares, 0))
+
+
+def test_texture_is_parity_with_a_loop(features):
+    holes = features.pyramid["s2"]
+    generator = torch.Generator().manual_seed(3)
+    for own in holes:  # places without neighbours, and dates of other places
+        own.valid[1] &= torch.rand(own.valid[1].shape, generator=generator) < 0.7
+    texture = pool_parts(features, "texture", "s2")
+
+    for own, part in zip(holes, texture, strict=True):
+        for row in range(2):
+            expected = [literal(own, row), *(literal_variogram(own, row, lag) for lag in (1, 2))]
+            np.testing.assert_allclose(part[row], np.concatenate(expected), atol=1e-3)
+
+
 def test_the_choices_are_parts_of_each_other(features):
     vectors = {name: pool_features(features, name, "s2") for name in POOLINGS}
     spread = pool_parts(features, "spread", "s2")
@@ -63,10 +88,10 @@ def test_one_place_has_no_spread_and_a_finite_gradient():
     own = Level(values, torch.ones(1, 1, 1, 1, dtype=torch.bool))
     features = Features({"hr": (own,) * 4}, values[:, 0], own.valid[:, 0], values[:, 0, :, 0, 0])
 
-    vector = pool_features(features, "spread", "hr")
+    vector = pool_features(features, "texture", "hr")
     vector.sum().backward()
 
-    assert vector[0, 2:4].abs().max() < 1e-3
+    assert vector[0, 2:8].abs().max() < 1e-3
     assert values.grad.isfinite().all()
 
 
@@ -94,6 +119,6 @@ def test_embed_takes_each(shared, name):
 
 
 def test_an_unknown_pooling_lists_the_known_ones(shared):
-    known = "fused, last, stages, spread, all"
+    known = "fused, last, stages, spread, texture, all"
     with pytest.raises(ValueError, match=rf"unknown pooling `mean` \(known: {known}\)"):
         shared("v2_tiny").embed(np.zeros((1, 3, 32, 32), np.uint8), "rgb8", pooling="mean")
