@@ -17,6 +17,8 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 _MOST_FILES = 3
 """Files that a finding about several names."""
+_MOST_BANDS = 16
+"""Bands whose names are all shown."""
 
 
 def doctor(
@@ -88,7 +90,10 @@ def _print_file(console: "Console", file: "FileReport", findings: "tuple[Finding
     console.print(file.path, style="bold", markup=False)
     if file.shape is not None:
         size = f"{file.metres:.3g} m" if file.metres else "pixels of unknown size"
-        bands = ", ".join(name or "(no name)" for name in file.bands)
+        names = [name or "(no name)" for name in file.bands]
+        if len(names) > _MOST_BANDS:
+            names = [*names[:3], "...", f"{names[-1]} ({len(names)})"]
+        bands = ", ".join(names)
         nodata = "none" if file.nodata is None else file.nodata
         console.print(
             f"  {file.shape[0]} x {file.shape[1]}, {size}, {file.crs or 'no CRS'}, {file.dtype}, "

@@ -163,7 +163,7 @@ def _embed(
     if known is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is left out is said when it is mapped
-            label_cells(known, plan.grid)
+            label_cells(known, plan.grid, plan.extent)
     options = EmbedOptions(
         asked.batch_size,
         schedule=prepared.schedules,
@@ -245,12 +245,12 @@ def _given(scene: list[Path], others: Mapping[str, object]) -> Path | None:
     Raises:
         ValueError: no such file, or options of imagery beside features.
     """
-    from skysense.tasks.mapping import holds_features, is_store
+    from skysense.tasks.mapping import holds_features, is_class_map, is_store
 
     store = next((path for path in scene if is_store(path)), None)
     if store is not None and len(scene) > 1:
         raise ValueError(f"{store} is a store of features; give it alone")
-    if len(scene) != 1 or not holds_features(scene[0]):
+    if len(scene) != 1 or not (holds_features(scene[0]) or is_class_map(scene[0])):
         return None
     for name, value in others.items():
         if value is not None and value != []:

@@ -81,6 +81,11 @@ def writing(path: Path) -> Iterator[None]:
 
 def failed(path: Path, error: Exception) -> ValueError:
     """What to say when an output cannot be written."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        return ValueError(f"{path} cannot be written: {folder} is a file, not a folder")
     why = reason(error)
     with suppress(OSError):
         if shutil.disk_usage(path.parent).free < _FULL:

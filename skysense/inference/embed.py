@@ -20,7 +20,7 @@ from skysense.engine.distributed import from_first_rank, rank, world_size
 from skysense.inference.assembly import Assembler
 from skysense.inference.pipeline import Job, Take, run_here
 from skysense.inference.plan import Plan, Task
-from skysense.inference.quicklook import features_picture, write_quicklook
+from skysense.inference.quicklook import ByteArray, features_picture, write_quicklook
 from skysense.inference.stores import (
     STORE_SUFFIXES,
     InputFile,
@@ -117,11 +117,13 @@ def embed_scene(
     made = _provenance(job, options)
     folder.open(_identity(job, options, made), options.restart)
     try:
-        _embed(job, tasks, folder, options, made, progress, engine)
+        problem = _embed(job, tasks, folder, options, made, progress, engine)
     except BaseException:
         folder.close()
         raise
     folder.remove()
+    if problem is not None:
+        raise problem
 
 
 def _embed(
@@ -132,8 +134,8 @@ def _embed(
     made: Provenance,
     progress: Callable[[int], None],
     engine: Engine,
-) -> None:
-    """Compute what is missing, put all together, finish the map."""
+) -> ValueError | None:
+    """Compute what is missing, put all together, finish the map; why there is no picture of it."""
     plan = job.plan
     thumbnail = job.thumbnail() if job.pictures else None
     writer = MapWriter(folder.output, plan.grid, plan.channels, folder.path, folder.committed()[1])
@@ -143,16 +145,22 @@ def _embed(
         if not writer.valid_cells:
             folder.remove()
             raise _nothing_valid(options)
-        if options.quicklook is not None and thumbnail is not None:
-            picture = features_picture(writer.rows(), assembler.moments)
-            write_quicklook(options.quicklook, thumbnail.picture(), picture)
-        _finish(job, writer, options, made)
+        pictures = None
+        if thumbnail is not None:
+            pictures = thumbnail.picture(), features_picture(writer.rows(), assembler.moments)
+        return _finish(job, writer, options, made, pictures)
     finally:
         writer.abort()
 
 
-def _finish(job: Job, writer: MapWriter, options: EmbedOptions, made: Provenance) -> None:
-    """Make the GeoTIFF or the store, and its STAC item."""
+def _finish(
+    job: Job,
+    writer: MapWriter,
+    options: EmbedOptions,
+    made: Provenance,
+    pictures: tuple[ByteArray, ByteArray] | None,
+) -> ValueError | None:
+    """Make the GeoTIFF or the store, then the picture, if it can be written, and the STAC item."""
     plan, path = job.plan, writer.path
     rows = writer.rows()
     days = [date for layer in job.scene.layers.values() for date in layer.dates]
@@ -170,13 +178,20 @@ def _finish(job: Job, writer: MapWriter, options: EmbedOptions, made: Provenance
     else:
         names = [f"feature_{i:04d}" for i in range(plan.channels)]
         writer.finish(options.dtype, names, _tags(job, options, made))
+    others, problem = {}, None
+    if options.quicklook is not None and pictures is not None:
+        try:
+            write_quicklook(options.quicklook, *pictures)
+            others["quicklook"] = options.quicklook
+        except ValueError as error:
+            problem = error
     if not options.item:
-        return
-    others = {} if options.quicklook is None else {"quicklook": options.quicklook}
+        return problem
     try:
         write_stac_item(source, path, dtype=options.dtype, quantization=quantization, others=others)
-    except ValueError as error:  # a local coordinate system, a file of another kind
+    except ValueError as error:  # a local coordinate system, files of another kind
         warnings.warn(f"no STAC item is written: {error}", stacklevel=2)
+    return problem
 
 
 def _compute(
@@ -273,6 +288,8 @@ def _provenance(job: Job, options: EmbedOptions) -> Provenance:
         options={
             "sensors": {key: layer.card.name for key, layer in scene.layers.items()},
             "stage": plan.stage or "fused",
+            "pixels": list(plan.tiling.shape),
+            "cell": plan.cell,
             "tile": plan.tiling.tile,
             "overlap": plan.tiling.overlap,
             "batch_size": options.batch_size,

@@ -70,6 +70,12 @@ class Plan:
         return tuple(tasks)
 
     @property
+    def extent(self) -> tuple[float, float]:
+        """Rows and columns of cells that the scene fills: the last ones may reach beyond it."""
+        height, width = self.tiling.shape
+        return height / self.cell, width / self.cell
+
+    @property
     def row_starts(self) -> list[int]:
         """The first map row of each row of tiles."""
         return [start // self.cell for start in self.tiling.starts(0)]

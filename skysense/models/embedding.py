@@ -23,7 +23,7 @@ from skysense.sample import (
     collate,
     undated,
 )
-from skysense.sensors import Modality, SensorCard, find_bands, get_sensor, missing_bands
+from skysense.sensors import EIGHT_BIT, Modality, SensorCard, find_bands, get_sensor, missing_bands
 
 ImageLike = npt.NDArray[np.generic] | Tensor
 
@@ -104,6 +104,13 @@ def _to_physical(
     mask = np.asarray((np.isfinite(stored) & np.isfinite(physical)).all(1))  # (N, H, W)
     if card.nodata is not None:  # as in a file: missing where all bands are
         mask &= (stored != card.nodata).any(1)
+    if card.unit == EIGHT_BIT and not np.issubdtype(images.dtype, np.integer):
+        known = stored[np.isfinite(stored)]
+        if 0 < known.max(initial=0) <= 1 and (known % 1).any():
+            raise ValueError(
+                f"the images hold numbers of 0 to 1, but sensor `{card.name}` expects {EIGHT_BIT} "
+                f"of 0 to 255: give them times 255"
+            )
     low, high = card.plausible
     if not (mask.all() and low <= physical.min(initial=high) <= physical.max(initial=low) <= high):
         for image, valid in zip(physical, mask, strict=True):

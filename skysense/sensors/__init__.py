@@ -3,6 +3,7 @@
 import difflib
 
 from skysense.sensors.cards import (
+    EIGHT_BIT,
     EXTRA_BANDS,
     MODALITIES,
     TOKENIZER_BANDS,
@@ -15,6 +16,7 @@ from skysense.sensors.match import find_bands, missing_bands
 
 __all__ = [
     "DEFAULT_SENSORS",
+    "EIGHT_BIT",
     "EXTRA_BANDS",
     "MODALITIES",
     "SENSORS",

@@ -29,6 +29,10 @@ EXTRA_BANDS: Mapping[Modality, tuple[str, ...]] = {"hr": ("NIR",)}
 card that has one gives pixels of that many channels; all others are as without."""
 
 
+EIGHT_BIT = "8-bit brightness"
+"""The unit of pictures: 0 to 255."""
+
+
 @dataclass(frozen=True)
 class Band:
     """One band of a sensor, tied to the tokenizer channel it feeds."""

@@ -8,7 +8,7 @@ spectral response (S2A centres), USGS for Landsat 8/9, Planet's SuperDove produc
 from collections.abc import Mapping
 from dataclasses import replace
 
-from skysense.sensors.cards import TOKENIZER_BANDS, Band, Modality, SensorCard
+from skysense.sensors.cards import EIGHT_BIT, TOKENIZER_BANDS, Band, Modality, SensorCard
 
 _RGB_ALIASES = {"R": ("red", "B4", "B04"), "G": ("green", "B3", "B03"), "B": ("blue", "B2", "B02")}
 
@@ -32,7 +32,7 @@ _HR = SensorCard(
     title="high-resolution optical image, red green blue, 8-bit brightness",
     modality="hr",
     bands=_rgb(gsd=0.3),
-    unit="8-bit brightness",
+    unit=EIGHT_BIT,
     plausible=(0.0, 255.0),
     source="docs/sources.md 7 [code]: ImageNet statistics x 255",
 )

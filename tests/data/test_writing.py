@@ -53,8 +53,11 @@ def test_a_working_folder_goes_whatever_happens(tmp_path, purpose):
 
 def test_no_working_folder_where_a_file_is(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"map\.tif could not be written \(.*file"):  # noqa: SIM117
-        with working_folder(tmp_path / "file" / "map.tif"):
+    for path in (tmp_path / "file/map.tif", tmp_path / "file/below/map.tif"):
+        with (
+            pytest.raises(ValueError, match=r"cannot be written: .*file is a file, not a folder"),
+            working_folder(path),
+        ):
             pass
 
 

@@ -1,5 +1,6 @@
 """A scene becomes a map: right numbers in the right place, NaN where nothing was seen."""
 
+import json
 import shutil
 import threading
 
@@ -293,6 +294,21 @@ def test_a_patch_changes_only_tiles_that_see_it(scattered, opened, model, embed,
     assert (off[4:, :4] > 1e-3).all()
     off[4:, :4] = 0
     assert off.max() == 0
+
+
+def test_a_picture_that_cannot_be_written_costs_no_map(files, opened, model, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("skysense.inference.quicklook._write_png", full)
+    scene, output = opened(**files), tmp_path / "out/map.tif"
+    options = EmbedOptions(quicklook=tmp_path / "look.png")
+    with pytest.raises(ValueError, match=r"picture .*No space left.*the map itself is complete"):
+        embed_scene(model, scene, make_plan(model, scene), output, options)
+    assert sorted(path.name for path in output.parent.iterdir()) == ["map.json", "map.tif"]
+    assert set(json.loads(output.with_suffix(".json").read_text())["assets"]) == {"data"}
+    with rasterio.open(output) as file:
+        assert np.isfinite(file.read()).all()
 
 
 def test_quicklook_is_written_beside(files, opened, embed, tmp_path):

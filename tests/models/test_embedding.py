@@ -174,6 +174,12 @@ def test_numbers_too_large_for_float32_are_masked():
         (lambda x: x[:, :, :0], {}, "empty"),
         (lambda x: 1000.0 * x + 1000, {}, "the median value is .* sensor `rgb8`.*scaling"),
         (
+            lambda x: x / 255.0,
+            {},
+            "0 to 1, but sensor `rgb8` expects 8-bit .* times 255",
+        ),
+        (lambda x: torch.from_numpy(x) / 255, {}, "give them times 255"),
+        (
             lambda x: np.full((1, 10, 8, 8), 0.2),
             {"sensor": "s2_l2a"},
             "the median value is 2e-05 reflectance read as sensor `s2_l2a`",

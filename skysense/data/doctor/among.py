@@ -55,12 +55,21 @@ def _strangers(cases: Sequence[Case]) -> Iterator[Finding]:
     unknown = [c for c in cases if c.card is None and not c.is_classes and not _has_error(c)]
     for case in unknown:
         if case.look.path == case.look.found.given:
-            fix = "say what it is with --sensor and --bands"
-            case.findings.append(Finding("warning", "unknown-sensor", _what(case), fix))
+            case.findings.append(_stranger(case))
     ignored = [case for case in unknown if case.look.path != case.look.found.given]
     if ignored:
         text = f"of no sensor card, {len(ignored)} of the folder's files, and left out"
         yield Finding("note", "not-used", text, None, paths(ignored))
+
+
+def _stranger(case: Case) -> Finding:
+    """What to say of a file that was named and is of no sensor card."""
+    tags = case.look.header.tags if case.look.header else {}
+    if "SKYSENSE_MODEL" in tags:
+        text = f"features of model {tags['SKYSENSE_MODEL']}, no imagery"
+        return Finding("warning", "own-output", text, "make a map of it with `skysense map`")
+    fix = "say what it is with --sensor and --bands"
+    return Finding("warning", "unknown-sensor", _what(case), fix)
 
 
 def _misfits(cases: Sequence[Case], told: SensorCard) -> Iterator[Finding]:

@@ -29,6 +29,7 @@ CODES: Mapping[str, str] = {
     "missing-bands": "bands of the sensor card are not there",
     "colours-contradict": "a band's name says another colour than its colour interpretation",
     "alpha-is-data": "a band is marked as a mask (alpha) and holds measurements",
+    "own-output": "a map that this package made, and no imagery",
     "unknown-sensor": "no sensor card fits names and values",
     "not-decibel": "linear power read as decibel",
     "not-power": "decibel read as linear power",

@@ -6,13 +6,13 @@ from enum import StrEnum
 import numpy as np
 
 from skysense.data.doctor.look import Look
-from skysense.sensors import SensorCard
+from skysense.sensors import EIGHT_BIT, SensorCard
 
 
 class Form(StrEnum):
     """Kinds of stored numbers."""
 
-    BRIGHTNESS = "8-bit brightness"
+    BRIGHTNESS = EIGHT_BIT
     NUMBERS = "digital numbers"
     FRACTION = "fractions around 0 to 1"
     DECIBEL = "decibel"

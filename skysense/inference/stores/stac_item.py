@@ -59,7 +59,8 @@ def write_stac_item(
 
     Args:
         source: the map.
-        path: the output; the item is `<stem>.json` beside it.
+        path: the output; the item is `<stem>.json` beside it, or `<name>.json` where the former is
+            another file's.
         dtype: type of its numbers, if it is to be said.
         quantization: what `write_store` gave.
         others: further files by asset key, such as a `quicklook`.
@@ -72,8 +73,7 @@ def write_stac_item(
             written.
     """
     path = Path(path)
-    target = path.with_suffix(".json")
-    _check_item(target, path)
+    target = _place(path)
     item = stac_item(source, path, dtype=dtype, quantization=quantization, others=others)
     with writing(target), working_folder(target) as folder:
         made = folder / target.name
@@ -189,24 +189,33 @@ def _asset(file: Path, key: str, folder: Path) -> dict[str, Any]:
     return {**facts, "file:size": file.stat().st_size} if file.is_file() else facts
 
 
-def _check_item(target: Path, path: Path) -> None:
-    """Refuse to replace a file that is no STAC item, or the item of another output that is there.
+def _place(path: Path) -> Path:
+    """Where the item of an output goes.
 
     Raises:
-        ValueError: there is one.
+        ValueError: files that are not to be replaced lie at both places.
     """
+    places = path.with_suffix(".json"), path.with_name(f"{path.name}.json")
+    problems = [_taken(place, path) for place in places]
+    for place, problem in zip(places, problems, strict=True):
+        if problem is None:
+            return place
+    raise ValueError("; ".join(filter(None, problems)))
+
+
+def _taken(target: Path, path: Path) -> str | None:
+    """Why a file is not to be replaced: it is no STAC item, or that of another output."""
     if not target.exists():
-        return
+        return None
     try:
         item = json.loads(target.read_text(encoding="utf-8"))
         known = "stac_version" in item
     except (OSError, ValueError, TypeError):
         known = False
     if not known:
-        raise ValueError(
-            f"{target} is there and is no STAC item; move it, or choose another output"
-        )
+        return f"{target} is there and is no STAC item; move it, or choose another output"
     with suppress(KeyError, TypeError):
         other = target.parent / item["assets"]["data"]["href"]
         if other.exists() and not other.samefile(path):
-            raise ValueError(f"{target} is that of {other}; choose another name than {path.name}")
+            return f"{target} is that of {other}; choose another name than {path.name}"
+    return None

@@ -7,7 +7,7 @@ result.metrics["cross_validation"]["accuracy"]
 """
 
 from skysense.tasks.mapping.cells import label_cells
-from skysense.tasks.mapping.features import FeatureMap, is_feature_map
+from skysense.tasks.mapping.features import FeatureMap, is_class_map, is_feature_map
 from skysense.tasks.mapping.labels import LabelSet, MapWarning, read_labels
 from skysense.tasks.mapping.mapping import MapResult, check_outputs, map_classes, map_clusters
 from skysense.tasks.mapping.opening import holds_features, is_store, open_features
@@ -21,6 +21,7 @@ __all__ = [
     "MapWarning",
     "check_outputs",
     "holds_features",
+    "is_class_map",
     "is_feature_map",
     "is_store",
     "label_cells",

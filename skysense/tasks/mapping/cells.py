@@ -57,12 +57,16 @@ class LabelledCells:
         return replace(self, rows=rows, cols=cols, classes=classes, owners=owners)
 
 
-def label_cells(labels: LabelSet, grid: Grid) -> LabelledCells:
+def label_cells(
+    labels: LabelSet, grid: Grid, extent: tuple[float, float] | None = None
+) -> LabelledCells:
     """Find the labelled cells of a grid.
 
     Args:
         labels: in any coordinate system.
         grid: of the map.
+        extent: rows and columns that the scene fills, where the last ones reach beyond it; points
+            beyond lie outside.
 
     Raises:
         ValueError: all labels lie outside.
@@ -70,7 +74,7 @@ def label_cells(labels: LabelSet, grid: Grid) -> LabelledCells:
     names = labels.classes
     number = {name: i for i, name in enumerate(names)}
     class_of = np.array([-1 if name is None else number[name] for name in labels.names])
-    cells, owners = _touched(labels, grid)
+    cells, owners = _touched(labels, grid, extent or grid.shape)
     known = class_of[owners] >= 0
     cells, owners = cells[known], owners[known]
     outside = int((class_of >= 0).sum()) - len(np.unique(owners))
@@ -82,13 +86,13 @@ def label_cells(labels: LabelSet, grid: Grid) -> LabelledCells:
     return _resolve(cells, owners, class_of[owners], grid, tuple(names), outside)
 
 
-def _touched(labels: LabelSet, grid: Grid) -> tuple[Indices, Indices]:
+def _touched(labels: LabelSet, grid: Grid, extent: tuple[float, float]) -> tuple[Indices, Indices]:
     """Pairs of a cell, as `row * width + col`, and a label on it, each once, in order."""
     to_pixels = _Pixels(labels.crs, grid)
-    height, width = grid.shape
+    width = grid.shape[1]
     table = labels.table
     cols, rows = to_pixels(table.points).T
-    inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+    inside = (rows >= 0) & (rows < extent[0]) & (cols >= 0) & (cols < extent[1])
     found = rows[inside].astype(np.int64) * width + cols[inside].astype(np.int64)
     cells, owners = [found], [table.point_labels[inside]]
     if table.polygons:

@@ -63,8 +63,13 @@ class Tally:
             source: of the map; gives its grid.
             classes: K.
         """
+        height, self._width = source.grid.shape
+        rows, cols = source.extent
         self._areas = cell_areas(source.grid)
-        self._rows = np.zeros((source.grid.shape[0], len(classes.names)), np.int64)
+        self._areas[-1] *= rows - (height - 1)
+        self._beyond = self._width - cols  # share of the last column
+        self._rows = np.zeros((height, len(classes.names)), np.int64)
+        self._last = np.zeros_like(self._rows)  # of it, the last column
 
     def add(
         self, window: Window, valid: npt.NDArray[np.bool_], found: npt.NDArray[np.int64]
@@ -77,9 +82,12 @@ class Tally:
             found: `(n,)` the class of each of those, in 0...K - 1.
         """
         height, count = len(valid), self._rows.shape[1]
-        cells = np.nonzero(valid)[0] * count + found
-        counts = np.bincount(cells, minlength=height * count).reshape(height, count)
-        self._rows[window.row : window.row + height] += counts
+        rows, cols = np.nonzero(valid)
+        last = window.col + cols == self._width - 1
+        for total, chosen in ((self._rows, slice(None)), (self._last, last)):
+            cells = rows[chosen] * count + found[chosen]
+            counts = np.bincount(cells, minlength=height * count).reshape(height, count)
+            total[window.row : window.row + height] += counts
 
     @property
     def counts(self) -> list[int]:
@@ -88,8 +96,8 @@ class Tally:
 
     @property
     def hectares(self) -> list[float]:
-        """Ground of each class."""
-        return [float(area) / 1e4 for area in self._areas @ self._rows]
+        """Ground of each class, as far as cells lie on the scene."""
+        return [float(x) / 1e4 for x in self._areas @ (self._rows - self._beyond * self._last)]
 
 
 def class_facts(classes: Classes, tally: Tally, examples: Examples | None) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from skysense.tasks.mapping.sources import (
 
 MADE_BY = "SKYSENSE_MODEL"
 """The tag by which a feature map is known."""
+CLASS_MAP = "SKYSENSE_MAP"
+"""That of a class map."""
 
 
 def is_feature_map(path: str | Path) -> bool:
@@ -31,16 +33,29 @@ def is_feature_map(path: str | Path) -> bool:
     Raises:
         ValueError: there is no such file.
     """
-    path = Path(path)
+    return MADE_BY in _tags(Path(path))
+
+
+def is_class_map(path: str | Path) -> bool:
+    """Whether `skysense map` made this raster; a folder or a foreign file is none.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    return CLASS_MAP in _tags(Path(path))
+
+
+def _tags(path: Path) -> dict[str, str]:
+    """The metadata of a raster; of anything else nothing."""
     if not path.exists():
         raise ValueError(f"{path}: there is no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # then it is no map either
             with rasterio.open(path) as dataset:
-                return MADE_BY in dataset.tags()
+                return dict(dataset.tags())
     except IO_ERRORS:
-        return False
+        return {}
 
 
 class FeatureMap(FeatureSource):
@@ -62,7 +77,7 @@ class FeatureMap(FeatureSource):
             self._settings.__exit__()
             raise
         tags = self._dataset.tags()
-        if "SKYSENSE_MAP" in tags:
+        if CLASS_MAP in tags:
             self.close()
             raise ValueError(f"{path} is a class map already; give the feature map it came from")
         self.tags = {key: value for key, value in tags.items() if key.startswith("SKYSENSE_")}

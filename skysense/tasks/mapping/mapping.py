@@ -27,6 +27,7 @@ from skysense.tasks.mapping.facts import (
     number_classes,
     provenance,
 )
+from skysense.tasks.mapping.features import is_feature_map
 from skysense.tasks.mapping.heads import HeadName, Scale
 from skysense.tasks.mapping.labels import LabelSet, read_labels
 from skysense.tasks.mapping.opening import is_store, open_features
@@ -223,7 +224,8 @@ def check_outputs(
         with_confidence: a map of confidence is made too.
 
     Raises:
-        ValueError: a wrong ending, a folder, an input, or no matplotlib for the picture.
+        ValueError: a wrong ending, a folder, an input, features or a foreign JSON that would be
+            replaced, or no matplotlib for the picture.
     """
     output = Path(output)
     files = MapFiles(
@@ -248,9 +250,25 @@ def check_outputs(
         place, taken = path.resolve(), {given.resolve() for given in inputs}
         if place in taken or any(is_store(own) and own in place.parents for own in taken):
             raise ValueError(f"{path} is an input; choose another output")
+    for path in files.maps:
+        if path.exists() and is_feature_map(path):
+            raise ValueError(f"{path} holds features; choose another output, or remove it")
+    if files.metrics.exists() and not _are_metrics(files.metrics):
+        raise ValueError(
+            f"{files.metrics} is there and holds no scores of a map; choose another output, or "
+            f"name another file with --metrics"
+        )
     if files.picture is not None:
         require("matplotlib.figure", "plots")
     return files
+
+
+def _are_metrics(path: Path) -> bool:
+    """Whether a file is the metrics of an earlier map, which may be replaced."""
+    try:
+        return "task" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _predict(

@@ -3,9 +3,10 @@
 Legend: D bands, h w cells, N cells asked for.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,6 +40,17 @@ class FeatureSource(ABC):
     """What is known of their making: `SKYSENSE_MODEL`, ..., as on a GeoTIFF of `skysense embed`."""
     written: int | None = None
     """Cells that held a vector when they were written, where that is known."""
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Rows and columns of cells that the scene fills: the last ones may reach beyond it."""
+        height, width = self.grid.shape
+        with suppress(KeyError, TypeError, ValueError, ZeroDivisionError):
+            options = json.loads(self.tags["SKYSENSE_PROVENANCE"])["options"]
+            rows, cols = (float(pixels) / options["cell"] for pixels in options["pixels"])
+            if height - 1 < rows <= height and width - 1 < cols <= width:
+                return rows, cols
+        return height, width
 
     @abstractmethod
     def windows(self) -> list[Window]:

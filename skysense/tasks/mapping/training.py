@@ -46,7 +46,7 @@ def find_examples(features: FeatureSource, labels: LabelSet, seed: int) -> Examp
     Raises:
         ValueError: no labelled cell on the map holds features, or all that do are of one class.
     """
-    cells = label_cells(labels, features.grid)
+    cells = label_cells(labels, features.grid, features.extent)
     found = len(cells.rows)
     kept = _drawn(cells.classes, seed)
     cells = cells.subset(kept)

@@ -321,6 +321,15 @@ def test_baseline_of_the_metadata(scene, tags):
     assert examine([path], sensor="s2_l2a").commands[0].count("--sensor s2_l2a_n0400") == 1
 
 
+def test_features_of_this_package(scene):
+    path = scene("s1_vv", "f.tif", stored(names=[f"feature_{i:04d}" for i in range(1)]))
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(SKYSENSE_MODEL="v2_nano")
+    (finding,) = examine([path]).findings
+    assert (finding.code, finding.severity) == ("own-output", "warning")
+    assert "skysense map" in finding.fix
+
+
 def test_harmonized_numbers_under_a_newer_name(scene):
     """`embed` goes by the name, so no option helps."""
     (finding,) = examine(

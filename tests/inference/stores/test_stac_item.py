@@ -137,9 +137,14 @@ def test_an_item_is_replaced_and_other_files_are_not(source, output):
     assert write_stac_item(source(), output) == target
     target.write_text('{"type": "FeatureCollection", "features": []}')
 
+    longer = write_stac_item(source(), output)
+    assert longer.name == f"{output.name}.json"
+    assert read(longer)["assets"]["data"]["href"] == f"./{output.name}"
+    assert read(target)["type"] == "FeatureCollection"
+    longer.write_text("[]")
     with pytest.raises(ValueError, match=r"map\.json is there and is no STAC item; move it"):
         write_stac_item(source(), output)
-    assert read(target)["type"] == "FeatureCollection"
+    assert (read(target)["type"], read(longer)) == ("FeatureCollection", [])
 
 
 def test_the_item_of_another_output_is_kept(source, output):
@@ -147,9 +152,13 @@ def test_the_item_of_another_output_is_kept(source, output):
     other = output.with_suffix(".zarr")
     other.mkdir()
 
+    longer = write_stac_item(source(), other)
+    assert longer.name == "map.zarr.json"
+    assert read(longer)["assets"]["data"]["href"] == "./map.zarr"
+    assert read(target)["assets"]["data"]["href"] == f"./{output.name}"
+    longer.write_text(target.read_text())
     with pytest.raises(ValueError, match=r"map\.json is that of .*; choose another name than"):
         write_stac_item(source(), other)
-    assert read(target)["assets"]["data"]["href"] == f"./{output.name}"
     output.unlink()
     write_stac_item(source(), other)  # of what is gone
     assert read(target)["assets"]["data"]["href"] == "./map.zarr"

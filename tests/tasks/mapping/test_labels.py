@@ -26,8 +26,13 @@ def grid(features):
 def where(labels, grid):
     """Cell and class of each labelled cell."""
     found = label_cells(labels, grid)
-    cells = zip(found.rows.tolist(), found.cols.tolist(), strict=True)
-    return {cell: found.names[i] for cell, i in zip(cells, found.classes.tolist(), strict=True)}
+    classes = found.classes.tolist()
+    return {cell: found.names[i] for cell, i in zip(where_of(found), classes, strict=True)}
+
+
+def where_of(found):
+    """Row and column of each."""
+    return list(zip(found.rows.tolist(), found.cols.tolist(), strict=True))
 
 
 def refuse(path, match, **options):
@@ -203,6 +208,10 @@ def test_labels_outside(world, grid, tmp_path):
     with pytest.warns(MapWarning, match="1 of 4 labels lie outside the map"):
         found = label_cells(read_labels(path), grid)
     assert (found.outside, len(found.rows)) == (1, 3)
+    near = world.geojson(tmp_path / "c.geojson", world.lonlat(CELLS), CLASSES)
+    with pytest.warns(MapWarning, match="1 of 3 labels lie outside the map"):
+        found = label_cells(read_labels(near), grid, (grid.shape[0] - 0.5, 60.25))
+    assert where_of(found) == [(10, 20), (30, 40)]  # a point lies in the middle of its cell
     away = world.geojson(tmp_path / "b.geojson", [(0, 0), (1, 1), (-80, 5)], CLASSES)
     with pytest.raises(ValueError, match="all labels lie outside the map: their centre is at"):
         label_cells(read_labels(away), grid)

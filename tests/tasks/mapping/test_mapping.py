@@ -12,7 +12,14 @@ import rasterio.shutil
 from pyproj import Geod
 
 from skysense.geo import Grid, Window
-from skysense.tasks.mapping import FeatureMap, MapWarning, is_feature_map, map_classes
+from skysense.tasks.mapping import (
+    FeatureMap,
+    MapWarning,
+    is_class_map,
+    is_feature_map,
+    map_classes,
+    map_clusters,
+)
 from skysense.tasks.mapping.facts import Classes, Tally
 from skysense.tasks.mapping.palette import class_colors
 from skysense.tasks.mapping.sources import cell_areas
@@ -72,7 +79,8 @@ def test_hectares_are_those_of_the_ground_where_a_class_lies(tmp_path):
         corners = [15, 15.5, 15.5, 15], [north, north, south, south]
         area = abs(earth.polygon_area_perimeter(*corners)[0])
         assert areas[row] == pytest.approx(area, rel=1e-3)
-    tally = Tally(SimpleNamespace(grid=grid), Classes("ab", (1, 2), class_colors("ab")))
+    source = SimpleNamespace(grid=grid, extent=grid.shape)
+    tally = Tally(source, Classes("ab", (1, 2), class_colors("ab")))
     valid = np.ones((20, 20), bool)
     for i, row in enumerate((0, 20)):
         tally.add(Window(row, 0, 20, 20), valid, np.full(400, i))
@@ -80,6 +88,57 @@ def test_hectares_are_those_of_the_ground_where_a_class_lies(tmp_path):
     expected = [20 * areas[:20].sum() / 1e4, 20 * areas[20:].sum() / 1e4]
     assert tally.hectares == pytest.approx(expected)
     assert tally.hectares[0] < 0.85 * tally.hectares[1]
+
+
+def test_hectares_end_where_the_scene_does():
+    """The last cells reach beyond a scene that is no whole number of them."""
+    grid = Grid("EPSG:32632", (40, 0, 600_000, 0, -40, 5_340_000), (3, 5))
+    areas = cell_areas(grid) / 1e4
+    tally = Tally(
+        SimpleNamespace(grid=grid, extent=(2.25, 4.5)), Classes("ab", (1, 2), class_colors("ab"))
+    )
+    tally.add(Window(0, 0, 3, 2), np.ones((3, 2), bool), np.zeros(6, np.int64))
+    valid = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
+    tally.add(Window(0, 2, 3, 3), valid, np.array([0, 0, 1, 0, 1, 0, 0, 1]))
+
+    assert tally.counts == [11, 3]
+    assert tally.hectares[0] == pytest.approx(areas @ [4, 3, 4 * 0.25])
+    assert tally.hectares[1] == pytest.approx(areas @ [0.5, 0.5, 0.5 * 0.25])
+
+
+@pytest.mark.parametrize(
+    ("options", "extent"),
+    [
+        ({"pixels": [473, 633], "cell": 8}, (59.125, 79.125)),
+        ({"pixels": [480, 640], "cell": 8}, (60, 80)),
+        ({"pixels": [4730, 633], "cell": 8}, (60, 80)),  # of another map
+        ({"pixels": [473, 633], "cell": 0}, (60, 80)),
+        ({"pixels": 473, "cell": 8}, (60, 80)),
+        ({}, (60, 80)),
+    ],
+)
+def test_the_extent_of_the_scene(world, values, tmp_path, options, extent):
+    tags = {"SKYSENSE_MODEL": "v2_tiny", "SKYSENSE_PROVENANCE": json.dumps({"options": options})}
+    with FeatureMap(world.features(tmp_path / "f.tif", values, tags=tags)) as source:
+        assert source.extent == extent
+
+
+def test_neither_features_nor_foreign_files_are_replaced(world, features, kept_labels, tmp_path):
+    output = tmp_path / "map.tif"
+    world.features(output, np.ones((2, 4, 4), np.float32))
+    with pytest.raises(ValueError, match=r"map\.tif holds features; choose another output"):
+        map_classes(features, kept_labels, output)
+    output.unlink()
+    metrics = tmp_path / "map.json"
+    for text in ('{"stac_version": "1.1.0"}', "[1]", "no JSON"):
+        metrics.write_text(text)
+        with pytest.raises(ValueError, match=r"map\.json is there and holds no scores of a map"):
+            map_clusters(features, 3, output)
+        assert metrics.read_text() == text
+    other = tmp_path / "scores.json"
+    for _ in range(2):  # its own are replaced
+        map_clusters(features, 3, output, metrics=other)
+    assert json.loads(other.read_text())["task"] == "clusters"
 
 
 def test_files_say_what_they_are(usual, features, kept_labels, values):
@@ -317,6 +376,7 @@ def test_inputs_and_outputs_that_cannot_be(mapped, features, labels, tmp_path):
 def test_a_class_map_is_no_feature_map(usual, mapped):
     made = usual("logistic").path
     assert not is_feature_map(made)
+    assert is_class_map(made)
     refuse(mapped, "is a class map already", features=made)
 
 
