@@ -6,6 +6,7 @@ so small that it holds none labels the cell of a point inside it.
 Legend: N labelled cells, L labels, P points.
 """
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -218,10 +219,12 @@ def _all_outside(labels: LabelSet, grid: Grid) -> str:
     to_map = Transformer.from_crs(grid.crs, labels.crs, always_xy=True)
     left, bottom, right, top = grid.bounds
     centre = to_map.transform((left + right) / 2, (bottom + top) / 2)
+    advice = "if the coordinates are of another system, name it with --crs"
+    if math.hypot(y - centre[0], x - centre[1]) < math.hypot(x - centre[0], y - centre[1]) / 10:
+        advice = "the two coordinates look exchanged: longitude, or x, comes first"
     return (
         f"{labels.path}: all labels lie outside the map: their centre is at {x:.6g}, {y:.6g}, "
-        f"that of the map at {centre[0]:.6g}, {centre[1]:.6g} ({CRS(labels.crs).name}); if the "
-        "coordinates are of another system, name it with --crs"
+        f"that of the map at {centre[0]:.6g}, {centre[1]:.6g} ({CRS(labels.crs).name}); {advice}"
     )
 
 

@@ -213,8 +213,11 @@ def test_labels_outside(world, grid, tmp_path):
         found = label_cells(read_labels(near), grid, (grid.shape[0] - 0.5, 60.25))
     assert where_of(found) == [(10, 20), (30, 40)]  # a point lies in the middle of its cell
     away = world.geojson(tmp_path / "b.geojson", [(0, 0), (1, 1), (-80, 5)], CLASSES)
-    with pytest.raises(ValueError, match="all labels lie outside the map: their centre is at"):
+    with pytest.raises(ValueError, match=r"all labels lie outside the map: .*name it with --crs"):
         label_cells(read_labels(away), grid)
+    exchanged = world.geojson(tmp_path / "d.geojson", world.lonlat(CELLS)[:, ::-1], CLASSES)
+    with pytest.raises(ValueError, match=r"all labels lie outside .* coordinates look exchanged"):
+        label_cells(read_labels(exchanged), grid)
 
 
 @pytest.mark.parametrize(
