@@ -74,7 +74,7 @@ def _collect(
     found: list[list[Tensor]] = []
     sums, squares, cells = torch.zeros(()), torch.zeros(()), 0
     with closing(loader.batches(0)) as batches:
-        for _ in range(max(1, min(recipe.readout.samples, len(loader)) // _BATCH)):
+        for _ in range(max(1, min(recipe.readout.samples_of(key), len(loader)) // _BATCH)):
             batch = next(batches).batch
             part = batch.modalities[key]
             alone = dataclasses.replace(batch, modalities={key: part})

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,9 @@ from skysense.models.encoder import Schedule
 from skysense.models.readout import ReadoutConfig
 from skysense.pretrain.views import ViewConfig
 from skysense.sensors import MODALITIES, Modality
+
+AtLeastTwo = Annotated[int, Field(ge=2)]
+"""A number of samples that something can be fitted on."""
 
 
 def _paper_dates() -> dict[Modality, int]:
@@ -160,8 +163,13 @@ class TeacherConfig(Config):
 class FittedReadout(ReadoutConfig):
     """The read-out that the exported model gets."""
 
-    samples: int = Field(default=4000, ge=2)
-    """Samples of each modality that it is fitted on, at most; without augmentation or labels."""
+    samples: AtLeastTwo | dict[Modality, AtLeastTwo] = 4000
+    """Samples of each modality that it is fitted on, at most; without augmentation or labels. Of a
+    modality that is not named: 4000."""
+
+    def samples_of(self, key: Modality) -> int:
+        """Samples of a modality."""
+        return self.samples.get(key, 4000) if isinstance(self.samples, dict) else self.samples
 
 
 class KnnConfig(Config):

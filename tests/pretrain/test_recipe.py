@@ -33,6 +33,14 @@ def test_the_papers_settings(root):
     assert recipe.parallel == "fsdp"
 
 
+@pytest.mark.parametrize(("samples", "counts"), [("{hr: 7}", (7, 4000)), ("9", (9, 9))])
+def test_samples_that_a_read_out_is_fitted_on(root, samples, counts):
+    override = f"readout={{samples: {samples}}}"
+    recipe = read_recipe(Recipe, root / "recipes/pretrain/v2_tiny.yaml", [override])
+
+    assert tuple(recipe.readout.samples_of(key) for key in ("hr", "s2")) == counts
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -48,6 +56,8 @@ def test_the_papers_settings(root):
         ("views.global_count=1", "at least 2"),
         ("views.local_count=0", "QSACL contrasts global with local views"),
         ("losses.groups=9", "less than or equal to 8"),
+        ("readout={samples: {hr: 1}}", "greater than or equal to 2"),
+        ("readout={samples: {uv: 8}}", "samples"),
     ],
 )
 def test_a_wrong_recipe_says_what_is_wrong(root, override, message):
