@@ -47,11 +47,9 @@ def processes(device: str) -> Iterator[str]:
 
 def check_folder(path: Path) -> None:
     """Say before the work begins that an output's folder cannot be had or written to."""
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise ValueError(f"{path} cannot be written: {folder} is a file, not a folder")
+    from skysense.data.writing import existing_folder
+
+    folder = existing_folder(path)
     effective = os.access in os.supports_effective_ids
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
         raise ValueError(f"{path} cannot be written: no permission to write in {folder}")

@@ -79,13 +79,26 @@ def writing(path: Path) -> Iterator[None]:
         raise failed(path, error) from None
 
 
-def failed(path: Path, error: Exception) -> ValueError:
-    """What to say when an output cannot be written."""
+def existing_folder(path: Path) -> Path:
+    """The nearest folder above an output that is there.
+
+    Raises:
+        ValueError: a file is in its place.
+    """
     folder = path.absolute().parent
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
-        return ValueError(f"{path} cannot be written: {folder} is a file, not a folder")
+        raise ValueError(f"{path} cannot be written: {folder} is a file, not a folder")
+    return folder
+
+
+def failed(path: Path, error: Exception) -> ValueError:
+    """What to say when an output cannot be written."""
+    try:
+        existing_folder(path)
+    except ValueError as blocked:
+        return blocked
     why = reason(error)
     with suppress(OSError):
         if shutil.disk_usage(path.parent).free < _FULL:

@@ -16,6 +16,10 @@ AtLeastTwo = Annotated[int, Field(ge=2)]
 """A number of samples that something can be fitted on."""
 
 
+_FITTED_ON = 4000
+"""Samples of a modality for a read-out, where nothing else is asked for."""
+
+
 def _paper_dates() -> dict[Modality, int]:
     """Dates of a sample in SkySense [paper]."""
     return {"s2": 20, "s1": 10}
@@ -163,13 +167,13 @@ class TeacherConfig(Config):
 class FittedReadout(ReadoutConfig):
     """The read-out that the exported model gets."""
 
-    samples: AtLeastTwo | dict[Modality, AtLeastTwo] = 4000
+    samples: AtLeastTwo | dict[Modality, AtLeastTwo] = _FITTED_ON
     """Samples of each modality that it is fitted on, at most; without augmentation or labels. Of a
     modality that is not named: 4000."""
 
     def samples_of(self, key: Modality) -> int:
         """Samples of a modality."""
-        return self.samples.get(key, 4000) if isinstance(self.samples, dict) else self.samples
+        return self.samples.get(key, _FITTED_ON) if isinstance(self.samples, dict) else self.samples
 
 
 class KnnConfig(Config):
