@@ -118,10 +118,10 @@ def embed(
     if not quiet:
         seconds = time.monotonic() - started
         height, width = plan.grid.shape
-        metres = scene.pixel_metres * plan.cell
+        metres, tiles = scene.pixel_metres * plan.cell, plan.tiling.count
         typer.echo(
             f"{output}: {plan.channels} bands, {height} x {width} cells of {metres:.3g} m, "
-            f"{plan.tiling.count} tiles in {seconds:.1f} s"
+            f"{tiles} tile{'s' * (tiles != 1)} in {seconds:.1f} s"
         )
         if quicklook is not None:
             typer.echo(f"{quicklook}: scene (left) and first three principal components (right)")

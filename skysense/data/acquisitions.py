@@ -4,7 +4,7 @@ Legend: T acquisitions.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -98,6 +98,7 @@ def open_layer(
     sensor: str | None,
     names: Sequence[str] | None = None,
     modality: str | None = None,
+    wanted: Callable[[np.datetime64], bool] | None = None,
 ) -> Layer:
     """Find the acquisitions of one sensor in files, folders and archives.
 
@@ -106,11 +107,15 @@ def open_layer(
         sensor: name of the sensor card; `None` takes that of the products, else the modality's.
         names: band names to use instead of what the files say.
         modality: whose default card to take, where `sensor` is not given.
+        wanted: whether a day is of use: files whose names say another are not opened, where some
+            say one that is. Acquisitions of other days may be among the rest.
 
     Raises:
         ValueError: a file is unusable, or a band is missing; the message lists what was found.
     """
     found = find_files(paths)
+    if wanted is not None and any(wanted(one.date) for one in found):
+        found = [one for one in found if np.isnat(one.date) or wanted(one.date)]
     card = _card(found, sensor, modality)
     kept, other = _of_card(card, found)
     given = {one.path for one in kept if one.path == one.given}

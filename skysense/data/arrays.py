@@ -31,6 +31,8 @@ _ACROSS = ("x", "lon", "longitude", "easting")
 _DOWN = ("y", "lat", "latitude", "northing")
 _TIMES = ("time", "date")
 _BANDS = ("band", "bands", "variable")
+_OF_EACH_BAND = {"scales": "scale_factor", "offsets": "add_offset"}
+"""Attributes of rioxarray that list what is not the same for all bands."""
 _REGULAR = 0.01
 """How far, in pixels, coordinates may be from equal steps."""
 
@@ -231,6 +233,12 @@ def _bands(
         own = names or [str(data.name)] if data.name or names else None
         return _ordered(key, _named(key, [data], own))
     parts = [data.isel({across: i}) for i in range(data.sizes[across])]
+    for told, own in _OF_EACH_BAND.items():
+        values = data.attrs.get(told)
+        if isinstance(values, tuple | list | np.ndarray) and len(values) == len(parts):
+            parts = [
+                part.assign_attrs({own: value}) for part, value in zip(parts, values, strict=True)
+            ]
     return _ordered(key, _named(key, parts, names or _band_names(data, across)))
 
 

@@ -306,6 +306,12 @@ def parse_date(text: str) -> np.datetime64:
     return np.datetime64("NaT", "D")
 
 
+def named_date(path: Path) -> np.datetime64:
+    """Day that a file's name, else its folder's, says; NaT if neither does."""
+    dates = (parse_date(text) for text in (path.stem, path.parent.name))
+    return next((date for date in dates if not np.isnat(date)), np.datetime64("NaT", "D"))
+
+
 def inspect(
     path: str | Path,
     names: Sequence[str] | None = None,
@@ -398,10 +404,9 @@ def _is_coloured_alpha(dataset: rasterio.DatasetReader) -> bool:
 
 def _date(path: Path, dataset: rasterio.DatasetReader) -> np.datetime64:
     """Day of acquisition: of the file's name, else its folder's, else its metadata."""
-    for text in (path.stem, path.parent.name):
-        date = parse_date(text)
-        if not np.isnat(date):
-            return date
+    named = named_date(path)
+    if not np.isnat(named):
+        return named
     tags = {**dataset.tags(ns="IMAGERY"), **dataset.tags()}
     known = {name.upper(): str(value) for name, value in tags.items()}
     for name in DATE_TAGS:

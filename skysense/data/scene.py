@@ -126,13 +126,13 @@ def open_layers(
     Raises:
         ValueError: a file is unusable, a band is missing, or no date is left.
     """
+    days = None if dates is None else parse_dates(dates)
+    wanted = None if days is None else days.__contains__
     layers = {
-        key: open_layer(paths, sensors.get(key), (names or {}).get(key), key)
+        key: open_layer(paths, sensors.get(key), (names or {}).get(key), key, wanted)
         for key, paths in inputs.items()
     }
-    if dates is None:
-        return layers
-    return {key: in_dates(layer, parse_dates(dates)) for key, layer in layers.items()}
+    return layers if days is None else {key: in_dates(layer, days) for key, layer in layers.items()}
 
 
 def lay_over(

@@ -23,7 +23,7 @@ def test_one_image(skysense, image, tmp_path):
     result = skysense("embed", image, "-o", tmp_path / "map.tif", "--model", "v2_tiny")
     assert result.exit_code == 0
     (line,) = result.stdout.splitlines()
-    assert line.startswith(f"{tmp_path / 'map.tif'}: 64 bands, 3 x 2 cells of 320 m, 1 tiles in ")
+    assert line.startswith(f"{tmp_path / 'map.tif'}: 64 bands, 3 x 2 cells of 320 m, 1 tile in ")
     assert "note: `v2_tiny` is untrained" in result.stderr
     assert shape_of(tmp_path / "map.tif") == (64, 3, 2)
 

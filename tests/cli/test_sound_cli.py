@@ -38,6 +38,16 @@ def test_damage_on_a_day_that_is_left_out(embed, refused, picture, tmp_path):
     refused(folder, "--dates", "2019", match=f"{OLD}.tif: is damaged", output="x.tif")
 
 
+def test_a_file_of_a_day_that_is_left_out_is_not_opened(embed, refused, picture, tmp_path):
+    picture(f"{NEW}.tif")
+    old = picture(f"{OLD}.tif")
+    old.write_bytes(b"no raster")
+    assert embed(tmp_path / "in", "--dates", "2021").exit_code == 0
+    refused(tmp_path / "in", "--dates", "2019/2021", match=f"{OLD}.tif: cannot", output="x.tif")
+    old.rename(tmp_path / "in/some_day.tif")
+    refused(tmp_path / "in", "--dates", "2021", match="some_day.tif: cannot", output="x.tif")
+
+
 def test_damage_on_a_file_of_no_day(embed, refused, picture, tmp_path):
     picture(f"{NEW}.tif")
     damage(picture("some_day.tif"))

@@ -284,6 +284,15 @@ def test_scale_and_offset_of_the_attributes(form):
     np.testing.assert_allclose(series.pixels[:, :, 1:], 0.2, rtol=1e-6)
 
 
+def test_scales_that_differ_between_bands():
+    """As rioxarray leaves them then."""
+    array = cube()
+    array[:] = 3000
+    array.attrs |= {"scales": (1e-4,) * 9 + (2e-4,), "offsets": [-0.1] * 9 + [-0.4]}
+    series = read(scene_from_xarray({"s2": array}), scale=True).series["s2"]
+    np.testing.assert_allclose(series.pixels, 0.2, rtol=1e-6)
+
+
 def test_attributes_that_say_nothing_of_the_scale():
     """What rioxarray writes for a file without scale."""
     array = cube()

@@ -11,7 +11,7 @@ from skysense.data.products import grd
 from skysense.data.products.archives import SUFFIXES, is_archive, members
 from skysense.data.products.metadata import with_metadata
 from skysense.data.products.naming import GRD_FILE, Product, is_product, named
-from skysense.data.rasters import RASTER_SUFFIXES, RasterFile, inspect, is_wanted
+from skysense.data.rasters import RASTER_SUFFIXES, RasterFile, inspect, is_wanted, named_date
 from skysense.sensors.match import tokens
 
 
@@ -33,6 +33,12 @@ class Found:
             return True
         name = self.given.name.removesuffix(".zip").removesuffix(".tar").removesuffix(".SAFE")
         return self.product is not None and self.product.name == name
+
+    @property
+    def date(self) -> np.datetime64:
+        """Day that names and the product's metadata say, NaT if only the raster itself may."""
+        product = np.datetime64("NaT") if self.product is None else self.product.date
+        return named_date(self.path) if np.isnat(product) else product
 
 
 def find_files(paths: Sequence[str | Path]) -> list[Found]:
