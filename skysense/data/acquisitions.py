@@ -175,6 +175,7 @@ def finish(
     for acquisition in acquisitions:
         missing = missing_bands(card, list(acquisition.sources))
         if missing:
+            _say_where(missing, acquisition, acquisitions)
             raise ValueError(_lacking(card, missing, acquisition.files, acquisition.date))
     acquisitions.sort(key=lambda a: (np.isnat(a.date), a.date))
     return Layer(card, tuple(acquisitions), union_grid(acquisitions))
@@ -348,6 +349,28 @@ def union_grid(acquisitions: Sequence[Acquisition]) -> Grid:
     return finest.window(Window(top, left, height, width))
 
 
+def _say_where(
+    missing: Sequence[str], acquisition: Acquisition, acquisitions: Sequence[Acquisition]
+) -> None:
+    """Refuse bands that are there on the same day but go with another file, or lie elsewhere.
+
+    Raises:
+        ValueError: so it is; the message says which files.
+    """
+    for other in acquisitions:
+        same = other is not acquisition and _same_day(other.date, acquisition.date)
+        if not same or not set(missing) <= set(other.sources):
+            continue
+        file, lone = other.sources[missing[0]][0], acquisition.files[0]
+        why = "which lies elsewhere: give files of one place, or complete ones"
+        if _shared(acquisition, file):
+            why = "and the rest of its bands are there twice: leave one of the files out"
+        raise ValueError(
+            f"{lone.label} lacks {', '.join(missing)}; of {acquisition.date} they are in "
+            f"{file.label}, {why}"
+        )
+
+
 def _lacking(
     card: SensorCard,
     missing: Sequence[str],
@@ -363,11 +386,13 @@ def _lacking(
     if nameless:
         hint = "name the bands with `--bands`"
     have = {name for file in files for name in file.names if name}
+    product = any(file.product for file in files)
     fitting = [
         other.name
         for other in SENSORS.values()
         if other.modality == card.modality
         and other.name != card.name
+        and (not product or other.name.partition("_")[0] == card.name.partition("_")[0])
         and all(any(matches(band, name) for name in have) for band in other.bands)
     ]
     if fitting and not nameless:

@@ -9,10 +9,12 @@ Everything that is wrong with a file is a `ValueError` of one line that names it
 
 import functools
 import hashlib
+import os
 import pickle
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -295,6 +297,27 @@ def _without_alpha(file: RasterFile) -> str:
     )
 
 
+def is_missing(
+    stored: npt.NDArray[np.generic], nodata: float, dtype: str | np.dtype[Any]
+) -> npt.NDArray[np.bool_]:
+    """Which pixels hold the nodata value.
+
+    Where it may be a measurement too (0, and all values of 8 bits), all bands must hold it: one of
+    Sentinel-2 may be 0 in deep shadow. Where it cannot be one, such as -9999, one is enough.
+
+    Args:
+        stored: `(C, H, W)`, or `(C, N)`.
+        nodata: declared value; NaN equals nothing.
+        dtype: stored type.
+
+    Returns:
+        `(H, W)`, or `(N,)`.
+    """
+    equal = stored == nodata
+    ambiguous = nodata == 0 or np.dtype(dtype).itemsize == 1
+    return np.asarray(equal.all(0) if ambiguous else equal.any(0))
+
+
 def parse_date(text: str) -> np.datetime64:
     """First `YYYYMMDD` or `YYYY-MM-DD` in a text, NaT if there is none."""
     for match in _DATE.finditer(text):
@@ -494,11 +517,34 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(p for p in path.rglob("*") if is_wanted(p.relative_to(path)))
+        inside = [p for p in below(path) if is_wanted(p.relative_to(path))]
         if not inside:
             raise ValueError(f"{path}: this folder holds no raster ({', '.join(RASTER_SUFFIXES)})")
         files.extend(inside)
     return files
+
+
+def below(folder: Path) -> list[Path]:
+    """All files and folders below one, sorted, also behind links.
+
+    A folder is searched once, under its own name if it has one there; links to what lies around
+    the searched folder are not followed.
+    """
+    found: list[Path] = []
+    root, seen = os.path.realpath(folder), set[str]()
+    own, links = [folder], list[Path]()
+    while own or links:
+        here = own.pop() if own else links.pop()
+        real = os.path.realpath(here)
+        if real in seen or (real != root and os.path.commonpath([real, root]) == real):
+            continue
+        seen.add(real)
+        with suppress(PermissionError):
+            for path in here.iterdir():
+                found.append(path)
+                if path.is_dir():
+                    (links if path.is_symlink() else own).append(path)
+    return sorted(found)
 
 
 def is_wanted(path: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pyproj import CRS
+from pyproj import CRS, Transformer
 from rasterio import windows
 from rasterio.enums import Resampling
 from rasterio.io import DatasetReader, MemoryFile
@@ -23,7 +23,16 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
 from skysense.data.ground import footprint, metres
-from skysense.data.rasters import IO_ERRORS, Pixels, RasterFile, Source, own_mask, reason
+from skysense.data.rasters import (
+    IO_ERRORS,
+    Pixels,
+    RasterFile,
+    Source,
+    canonical,
+    is_missing,
+    own_mask,
+    reason,
+)
 from skysense.data.upsampling import Axis, upsample
 from skysense.geo import Grid, Window
 
@@ -157,6 +166,12 @@ class GridReader:
         have = (self._dataset.height, self._dataset.width)
         placed = getattr(self._dataset, "transform", self.file.grid.transform)
         size = min(self.file.grid.pixel_size)
+        told = getattr(self._dataset, "crs", None)
+        if told and not _same_place(self.file.grid, canonical(told.to_wkt())):
+            raise ValueError(
+                f"{self.file.label}: is in {told.to_string()[:60]}, not in the coordinate system "
+                f"that it is described in: it was replaced, or its catalog is wrong"
+            )
         off = max(
             abs(u - v) for u, v in zip(tuple(placed)[:6], self.file.grid.transform, strict=True)
         )
@@ -232,8 +247,8 @@ class GridReader:
 
         Returns:
             `(C, H, W)` float32 stored values, and `(H, W)` bool: something was measured. A pixel
-            is missing where all bands hold the nodata value (as GDAL has it), where one is not a
-            finite number, and outside the file.
+            is missing where bands hold the nodata value (`is_missing`), where one is not a finite
+            number, and outside the file.
 
         Raises:
             ValueError: the file breaks off or is damaged; a remote one is opened a second time
@@ -292,8 +307,8 @@ class GridReader:
         masked = self._mask(source, inside)
         finite = np.isfinite(stored).all(0)
         measured = finite if masked is None else finite & masked
-        if self._nodata is not None and not np.isnan(self._nodata):
-            measured &= (stored != self._nodata).any(0)
+        if self._nodata is not None:
+            measured &= ~is_missing(stored, self._nodata, self.file.dtype)
         with np.errstate(over="ignore"):
             numbers = stored.astype(np.float32)
             if (self.file.gain, self.file.bias) != (1.0, 0.0):
@@ -343,6 +358,17 @@ class GridReader:
         if self.file.masked:
             return np.asarray(source.read_masks(1, window=window) > 0)
         return None
+
+
+def _same_place(grid: Grid, crs: str) -> bool:
+    """Whether the corners of a grid lie in the same places by another name of its system."""
+    if crs == grid.crs:
+        return True
+    height, width = grid.shape
+    corners = [grid.xy(row, col) for row in (0, height) for col in (0, width)]
+    here = np.array(corners).T  # (2, 4)
+    there = np.array(Transformer.from_crs(crs, grid.crs, always_xy=True).transform(*here))
+    return bool(np.abs(there - here).max() <= min(grid.pixel_size) / 2)
 
 
 def _around(own: Grid, wanted: Grid) -> Window | None:

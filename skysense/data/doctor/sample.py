@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from skysense.data.products import find_masks
 from skysense.data.products.clouds import share_of
+from skysense.data.rasters import is_missing
 from skysense.geo import Window
 
 Array = npt.NDArray[np.generic]
@@ -114,7 +115,9 @@ def summarize(
         return Sample(every.shape[1], cloud=cloud, levels=others)
     pixels = every[list(measured)]
     seen = np.concatenate([tile.mask.ravel() for tile in tiles])
-    declared = np.zeros_like(seen) if nodata is None else equals(pixels, nodata).all(0)
+    declared = np.zeros_like(seen)
+    if nodata is not None:
+        declared = equals(pixels, nodata).all(0) | is_missing(pixels, nodata, pixels.dtype)
     seen &= ~declared
     border = _border(tiles, shape, measured, nodata, pixels, seen)
     if border is not None:

@@ -17,6 +17,9 @@ from skysense.data.ground import bounds_in, footprint
 from skysense.data.products.clouds import cloud_share
 from skysense.geo import Bounds, Grid, Window, intersect
 
+_APART = 4
+"""How many times the pixels of its parts a window over the antimeridian may have."""
+
 _PART = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T[\d:.]+Z?)?)?)?")
 
 
@@ -103,6 +106,10 @@ def bbox_window(grid: Grid, bbox: Bounds) -> Window | None:
     """The pixels of a grid that cover what it shares with a bounding box, `None` for nothing.
 
     The box is cut to the ground of the grid first: a long box would be wide in another projection.
+    A box over the antimeridian may meet a grid on both sides of it, as polar ones are met.
+
+    Raises:
+        ValueError: the two sides lie at opposite ends of the grid.
     """
     west, south, east, north = bbox
     east += 360 * (east < west)
@@ -110,14 +117,32 @@ def bbox_window(grid: Grid, bbox: Bounds) -> Window | None:
         ground = bounds_in(grid, "EPSG:4326")
     except ValueError:  # no place there
         return None
+    found: list[Window] = []
     for turn in (0, -360, 360):  # longitudes may be counted from 0, or on from 180
         shared = intersect((west + turn, south, east + turn, north), ground)
         if shared is not None:
             left, bottom, right, top = shared
             crs = grid.crs if CRS(grid.crs).is_geographic else "EPSG:4326"
             box = Grid(crs, (right - left, 0.0, left, 0.0, bottom - top, top), (1, 1))
-            return _inside(footprint(grid, box), grid)
-    return None
+            window = _inside(footprint(grid, box), grid)
+            found += [] if window is None else [window]
+    if not found:
+        return None
+    both = _around(found)
+    if both.height * both.width > _APART * sum(w.height * w.width for w in found):
+        raise ValueError(
+            f"bbox {list(bbox)} lies at both ends of a raster that ends at the antimeridian: take "
+            f"it in two, to 180 and from -180 on"
+        )
+    return both
+
+
+def _around(parts: Sequence[Window]) -> Window:
+    """The least window around some."""
+    top, left = min(w.row for w in parts), min(w.col for w in parts)
+    bottom = max(w.row + w.height for w in parts)
+    right = max(w.col + w.width for w in parts)
+    return Window(top, left, bottom - top, right - left)
 
 
 def _inside(window: Window, grid: Grid) -> Window | None:

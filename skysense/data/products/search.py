@@ -11,7 +11,7 @@ from skysense.data.products import grd
 from skysense.data.products.archives import SUFFIXES, is_archive, members
 from skysense.data.products.metadata import with_metadata
 from skysense.data.products.naming import GRD_FILE, Product, is_product, named
-from skysense.data.rasters import RASTER_SUFFIXES, RasterFile, inspect, is_wanted, named_date
+from skysense.data.rasters import RASTER_SUFFIXES, RasterFile, below, inspect, is_wanted, named_date
 from skysense.sensors.match import tokens
 
 
@@ -81,7 +81,7 @@ def _inside(given: Path) -> list[Path]:
         return _of_archive(given)
     if not given.is_dir():
         return [given]
-    every = sorted(given.rglob("*"))
+    every = below(given)
     files = [p for p in every if is_wanted(p.relative_to(given)) and p.is_file()]
     unpacked = {part for path in files for part in path.relative_to(given).parts}
     for archive in every:

@@ -82,8 +82,10 @@ def _address(item: "pystac.Item", asset: "pystac.Asset") -> tuple[Path, str]:
     """
     href = asset.get_absolute_href() or asset.href
     parts = urlsplit(href)
-    if parts.scheme in ("", "file") or len(parts.scheme) == 1:  # a drive's letter
-        return Path(unquote(parts.path) if parts.scheme == "file" else href), ""
+    if parts.scheme == "file":
+        return Path(unquote(parts.path)), ""
+    if len(parts.scheme) < 2:  # none, or a drive's letter
+        return Path(href) if Path(href).exists() else Path(unquote(href)), ""
     if parts.scheme not in _REMOTE:
         raise ValueError(
             f"item {item.id}: {href} cannot be opened; known are files, http(s), s3 and gs"
@@ -99,11 +101,12 @@ def _grid(item: "pystac.Item", asset: "pystac.Asset") -> Grid | None:
     )
     own = asset.extra_fields if "proj:transform" in asset.extra_fields else told
     transform, shape = own.get("proj:transform"), own.get("proj:shape")
-    if not code or not transform or not shape or len(transform) < 6 or len(shape) != 2:
+    if not code or not transform or not shape:
         return None
-    a, b, c, d, e, f = (float(value) for value in transform[:6])
     try:
-        grid = Grid(canonical(str(code)), (a, b, c, d, e, f), (int(shape[0]), int(shape[1])))
+        height, width = (int(side) for side in shape)
+        a, b, c, d, e, f = (float(value) for value in transform[:6])
+        grid = Grid(canonical(str(code)), (a, b, c, d, e, f), (height, width))
         return grid if math.isfinite(metres(grid)) else None
-    except ValueError:  # the file itself may know better
+    except (ValueError, TypeError):  # the file itself may know better
         return None

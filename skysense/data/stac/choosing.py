@@ -24,15 +24,23 @@ _NO_RASTER = re.compile(r"json|xml|html|text/|png|jpeg|pdf|zip|x-hdf")
 Place = tuple[str, int]
 """Key of an asset, and index of a band in it."""
 
+Choice = tuple[dict[str, Place], dict[str, Place]]
+"""Of the bands of a card, and of the cloud masks by kind."""
 
-def choose(card: SensorCard, item: "pystac.Item") -> tuple[dict[str, Place], dict[str, Place]]:
+
+class LackingBands(ValueError):
+    """An item without an asset for a band of the card."""
+
+
+def choose(card: SensorCard, item: "pystac.Item") -> Choice:
     """Assets of the card's bands, and of the cloud masks by kind.
 
     An asset is known by its key, the name of its band, or its common name, in that order; one
     file a band is preferred to several in one, GeoTIFF to JPEG 2000, and fine pixels to coarse.
 
     Raises:
-        ValueError: a band has no asset; the message lists those there are.
+        LackingBands: a band has no asset; the message lists those there are.
+        ValueError: an asset's bands are not told as STAC has them.
     """
     rasters = {key: asset for key, asset in item.assets.items() if _is_raster(key, asset)}
     bands = {key: bands_of(asset) for key, asset in rasters.items()}
@@ -48,7 +56,7 @@ def choose(card: SensorCard, item: "pystac.Item") -> tuple[dict[str, Place], dic
             found[band.name] = ranked[0][1:]
     missing = missing_bands(card, list(found))
     if missing:
-        raise ValueError(
+        raise LackingBands(
             f"item {item.id} has no asset for {', '.join(missing)} of sensor `{card.name}`; its "
             f"assets are {', '.join(sorted(item.assets)) or 'none'}"
         )

@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -76,10 +78,11 @@ def find_items(source: str, query: Query) -> "list[pystac.Item]":
         ValueError: the source cannot be read, is something else, or has no such item.
     """
     require("pystac_client", "stac")
-    found: dict[tuple[str, str], pystac.Item] = {}
+    source = _plain_path(source)
+    found: dict[tuple[str, str, str], pystac.Item] = {}
     with _plain_errors(source):
         for item in _items(source, query):
-            found[(item.collection_id or "", item.id)] = item
+            found[(item.collection_id or "", item.id, str(item.datetime))] = item
             if len(found) > query.most:
                 raise ValueError(
                     f"{public(source)}: more than {query.most} items for {query}; narrow the "
@@ -95,7 +98,14 @@ def day_of(item: "pystac.Item") -> np.datetime64:
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
         return np.datetime64("NaT", "D")
-    return np.datetime64(moment.strftime("%Y-%m-%d"), "D")
+    moment = moment if moment.tzinfo is None else moment.astimezone(UTC)
+    return np.datetime64(moment.date(), "D")
+
+
+def _plain_path(source: str) -> str:
+    """A `file://` address as a path; others as they are."""
+    parts = urlsplit(source)
+    return unquote(parts.path) if parts.scheme == "file" else source
 
 
 class _Said(ValueError):

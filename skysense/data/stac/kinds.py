@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skysense.data.products.metadata import baseline_offset
-from skysense.sensors import SENSORS
+from skysense.sensors import EIGHT_BIT, SENSORS
 
 if TYPE_CHECKING:
     import pystac
@@ -44,8 +44,8 @@ def bands_of(asset: "pystac.Asset") -> list[BandFacts]:
     """
     fields = asset.extra_fields
     lists = [fields.get(name) or [] for name in ("bands", "eo:bands", "raster:bands")]
-    if not all(isinstance(one, list) for one in lists):
-        raise ValueError(f"{asset.href}: `bands` are no list")
+    if not all(isinstance(one, list) and all(isinstance(b, dict) for b in one) for one in lists):
+        raise ValueError(f"{asset.href}: its bands in STAC are no list of objects")
     count = max([1, *map(len, lists)])
     found = []
     for i in range(count):
@@ -62,14 +62,14 @@ def _facts(told: Mapping[str, Any]) -> BandFacts:
     return BandFacts(
         name=told.get("name") or told.get("eo:name"),
         common=told.get("eo:common_name") or told.get("common_name"),
-        scale=_number(told.get("raster:scale", told.get("scale"))),
-        offset=_number(told.get("raster:offset", told.get("offset"))),
-        nodata=_number(told.get("nodata")),
+        scale=number(told.get("raster:scale", told.get("scale"))),
+        offset=number(told.get("raster:offset", told.get("offset"))),
+        nodata=number(told.get("nodata")),
         dtype=told.get("data_type"),
     )
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
     """A number as JSON has it; `"nan"` and `"-inf"` are texts there."""
     try:
         return None if value is None else float(str(value))
@@ -130,7 +130,8 @@ def scaling_of(
     """`(scale, offset)` from stored to physical numbers, where the item says so.
 
     Of Sentinel-2 the processing baseline and Earth Search's `earthsearch:boa_offset_applied` count
-    more than `raster:bands`, which there holds the offset even where it was taken out.
+    more than `raster:bands`, which there holds the offset even where it was taken out. Decibel are
+    made of stored numbers, and brightness is them.
 
     Raises:
         ValueError: the bands differ.
@@ -139,7 +140,7 @@ def scaling_of(
         shifted = _shifted(item)
         if shifted is not None:
             return 1e-4, -0.1 if shifted else 0.0
-    if SENSORS[card].power_to_decibel:
+    if SENSORS[card].power_to_decibel or SENSORS[card].unit == EIGHT_BIT:
         return None
     told = {
         (1.0 if band.scale is None else band.scale, band.offset or 0.0)

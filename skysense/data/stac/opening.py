@@ -1,8 +1,10 @@
 """Items as layers and scenes."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,9 @@ from skysense.data.products.choice import check_bbox, check_max_cloud, parse_dat
 from skysense.data.rasters import RasterFile, Signer
 from skysense.data.scene import Scene, lay_over, open_layers, open_scene
 from skysense.data.stac.assets import source_of
-from skysense.data.stac.choosing import choose
+from skysense.data.stac.choosing import Choice, LackingBands, choose
 from skysense.data.stac.items import Query, find_items
-from skysense.data.stac.kinds import bands_of, card_of, scaling_of
+from skysense.data.stac.kinds import bands_of, card_of, number, scaling_of
 from skysense.data.stac.signing import PlanetarySigner
 from skysense.sensors import MODALITIES, SENSORS, SensorCard, get_sensor
 
@@ -167,13 +169,28 @@ def _by_card(
 
 
 def _layer(card: SensorCard, items: "Sequence[pystac.Item]", sign: Signer | None) -> Layer:
-    """The layer of one sensor.
+    """The layer of one sensor; a warning tells of items that lack a band.
 
     Raises:
-        ValueError: an item lacks a band, or a file cannot be used.
+        ValueError: all items lack a band, or a file cannot be used.
     """
+    usable, chosen, lacking = [], [], []
+    for item in items:
+        try:
+            chosen.append(choose(card, item))
+            usable.append(item)
+        except LackingBands as error:
+            lacking.append(error)
+    if not usable:
+        raise lacking[0]
+    if lacking:
+        warnings.warn(
+            f"{card.modality}: left out {len(lacking)} of {len(items)} items, for lack of bands: "
+            f"{lacking[0]}",
+            stacklevel=4,
+        )
     with ThreadPoolExecutor(_THREADS) as threads:
-        acquisitions = list(threads.map(lambda item: _acquisition(card, item, sign), items))
+        acquisitions = list(threads.map(partial(_acquisition, card, sign), usable, chosen))
     card = _by_offset(card, acquisitions)
     for acquisition in acquisitions:
         acquisition.sources = {
@@ -183,13 +200,15 @@ def _layer(card: SensorCard, items: "Sequence[pystac.Item]", sign: Signer | None
     return finish(card, acquisitions)
 
 
-def _acquisition(card: SensorCard, item: "pystac.Item", sign: Signer | None) -> Acquisition:
-    """One item."""
-    bands, masks = choose(card, item)
+def _acquisition(
+    card: SensorCard, sign: Signer | None, item: "pystac.Item", chosen: Choice
+) -> Acquisition:
+    """One item, of whose assets those of the card's bands and of the masks were chosen."""
+    bands, masks = chosen
     files: dict[str, RasterFile] = {}
     for key in dict.fromkeys(key for key, _ in [*bands.values(), *masks.values()]):
         files[key] = source_of(item, key, sign)
-    cover = item.properties.get("eo:cloud_cover")
+    cover = number(item.properties.get("eo:cloud_cover"))
     told = {
         key: scaling_of(item, card.name, bands_of(item.assets[key])) for key, _ in bands.values()
     }
@@ -197,7 +216,7 @@ def _acquisition(card: SensorCard, item: "pystac.Item", sign: Signer | None) -> 
     found = Acquisition(next(iter(files.values())).date)
     found.sources = {name: (scaled[key], index) for name, (key, index) in bands.items()}
     found.masks = {kind: (files[key], index) for kind, (key, index) in masks.items()}
-    found.cloud_cover = None if cover is None else float(cover) / 100
+    found.cloud_cover = None if cover is None else cover / 100
     return found
 
 
