@@ -7,6 +7,7 @@ import pytest
 from pyproj import Transformer
 
 from skysense.data.acquisitions import open_layer
+from skysense.data.products import find_files
 
 TEN = ("B02", "B03", "B04", "B08")
 TWENTY = ("B05", "B06", "B07", "B8A", "B11", "B12")
@@ -96,6 +97,42 @@ def test_the_same_day_twice(raster):
     paths = [raster(f"{name}_20210101.tif", pixels(10), ALL) for name in "ab"]
     layer = open_layer(paths, "s2_l2a")
     assert [str(date) for date in layer.dates] == ["2021-01-01"] * 2
+
+
+def test_a_copy_of_half_a_date_is_named(raster):
+    """Bands of 20 m go with one of two files of 10 m; the other one is no date of its own."""
+    raster("in/a_10m_20210701.tif", pixels(4), TEN)
+    raster("in/b_10m_20210701.tif", pixels(4), TEN)
+    folder = raster("in/c_20m_20210701.tif", pixels(6, 8), TWENTY, transform=at(20)).parent
+    with pytest.raises(ValueError, match=r"_10m_.* lacks B5.* they are in .*c_20m.* twice: leave"):
+        open_layer([folder], "s2_l2a")
+
+
+def test_bands_of_a_date_that_lie_apart(raster):
+    first = raster("a_10m_20210701.tif", pixels(4), TEN)
+    other = raster("c_20m_20210701.tif", pixels(6, 8), TWENTY, transform=at(20, x=620_000))
+    with pytest.raises(ValueError, match=r"lies elsewhere: give files of one place"):
+        open_layer([first, other], "s2_l2a")
+
+
+def test_a_product_is_not_taken_for_that_of_another_satellite(safe):
+    (band,) = safe.rglob("IMG_DATA/*/*B8A*")
+    band.unlink()
+    with pytest.raises(ValueError, match=r"needs B8A.*choose another `--sensor`") as error:
+        open_layer([safe], "s2_l2a")
+    assert "landsat" not in str(error.value)
+
+
+def test_folders_behind_links(raster, tmp_path):
+    """Each folder once, and none around the one that is searched."""
+    raster("in/20210701.tif", pixels(4), TEN)
+    raster("in/below/20210702.tif", pixels(4), TEN)
+    raster("elsewhere/20210703.tif", pixels(4), TEN)
+    for name, target in (("a", "elsewhere"), ("b", "in/below"), ("c", "in"), ("d", ".")):
+        (tmp_path / "in" / name).symlink_to(tmp_path / target, target_is_directory=True)
+    (tmp_path / "elsewhere/e").symlink_to(tmp_path / "in/below", target_is_directory=True)
+    found = [one.path.relative_to(tmp_path / "in") for one in find_files([tmp_path / "in"])]
+    assert list(map(str, found)) == ["20210701.tif", "a/20210703.tif", "below/20210702.tif"]
 
 
 def test_a_file_named_twice_counts_once(raster):

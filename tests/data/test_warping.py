@@ -37,6 +37,33 @@ def read(path, grid=None, window=None, nodata=None, indexes=None, nearest=False)
         reader.close()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "one_is_enough"),
+    [
+        ("float32", -9999, True),
+        ("float32", 0, False),
+        ("uint16", 65535, True),
+        ("uint16", 0, False),
+        ("int16", -32768, True),
+        ("uint8", 255, False),
+    ],
+)
+def test_nodata_in_one_band(raster, dtype, nodata, one_is_enough):
+    """What cannot be a measurement makes the pixel missing; 0 and 255 may be ones."""
+    pixels = noise().astype(dtype)
+    pixels[1, :8] = nodata
+    pixels[:, 8:12] = nodata
+    path = raster("one.tif", pixels, NAMES, nodata=nodata)
+    for grid in (None, finer(inspect(path).grid)):
+        values, valid = read(path, grid)
+        half = valid[:: valid.shape[0] // SHAPE[0]]
+        assert half[13:].all()
+        assert not half[8:12].any()
+        assert half[:7].any() != one_is_enough
+        assert half[:7].all() != one_is_enough
+        assert not one_is_enough or not (values == nodata).any()
+
+
 def finer(grid, factor=2, shift=0.0):
     """The same ground in smaller pixels, moved by a part of one."""
     a, b, c, d, e, f = grid.rescaled(1 / factor).transform

@@ -58,6 +58,31 @@ def test_utm_zones_on_both_sides_of_the_antimeridian(put, read, tmp_path):
     assert cut.grid.shape[1] < scene.grid.shape[1]
 
 
+def test_a_box_over_the_antimeridian_beside_the_pole(put, tmp_path):
+    """The grid runs from -180 to 180 degrees all around; the box lies on both sides of 180."""
+    image = np.full((10, 60, 60), 1000, np.uint16)
+    path = put(tmp_path / "s2.tif", image, at(1000, -30_000, 30_000), "EPSG:3995", names=ALL)
+
+    def columns(west, east):
+        grid = open_scene({"s2": [path]}, {}, bbox=(west, 89.8, east, 89.9)).grid
+        return grid.bounds[0], grid.bounds[2]
+
+    both = columns(160, -160)
+    halves = columns(160, 180), columns(-180, -160)
+    assert both == (min(h[0] for h in halves), max(h[1] for h in halves))
+    assert both[0] < -3000
+    assert both[1] > 3000
+
+
+def test_a_box_at_both_ends_of_a_map_of_the_world(put, tmp_path):
+    image = np.full((10, 18, 360), 1000, np.uint16)
+    path = put(tmp_path / "s2.tif", image, at(1, -180, 9), "EPSG:4326", names=ALL)
+    with pytest.raises(ValueError, match="take it in two, to 180 and from -180 on") as error:
+        open_scene({"s2": [path]}, {}, bbox=(170, -5, -170, 5))
+    assert "\n" not in str(error.value)
+    assert open_scene({"s2": [path]}, {}, bbox=(170, -5, 180, 5)).grid.shape[1] == 10
+
+
 def test_degrees_on_both_sides_are_refused(put, tmp_path):
     """179.9 and -179.9 are neighbours on the Earth, but not in degrees."""
     paths = []

@@ -266,6 +266,10 @@ def moved(item, _):
     item["assets"]["nir08"]["proj:transform"][2] += 100
 
 
+def other_zone(item, _):
+    item["properties"]["proj:epsg"] = 32633
+
+
 def other_size(item, _):
     item["assets"]["nir08"]["proj:shape"] = [9, 8]
 
@@ -276,6 +280,7 @@ def other_size(item, _):
         (True, gone, r"nir08\.tif: cannot be read"),
         (False, gone, r"item S2A_.*, asset nir08: .*nir08\.tif: there is no such file"),
         (True, moved, r"nir08\.tif: lies elsewhere than it is described"),
+        (True, other_zone, r"tif: is in EPSG:32632, not in the coordinate system that it is desc"),
         (True, other_size, r"nir08\.tif: has 1 bands of 8 x 8 pixels, but is described"),
     ],
 )
@@ -287,6 +292,61 @@ def test_files_that_are_not_what_the_catalog_says(
     with pytest.raises(ValueError, match=message) as error:
         read(open_stac(catalog([item])))
     assert "\n" not in str(error.value)
+
+
+def test_numbers_of_the_catalog_that_are_none(sentinel2, catalog, read):
+    """The files know better, and clouds are not known then."""
+    item = sentinel2(properties={"eo:cloud_cover": "high"})
+    item["assets"]["red"]["proj:transform"][1] = None
+    item["assets"]["blue"]["proj:shape"] = "abc"
+    item["assets"]["green"]["proj:transform"] = 7
+    plain = read(open_stac(catalog([sentinel2()])))
+    found = read(open_stac(catalog([item])))
+    np.testing.assert_array_equal(found.series["s2"].pixels, plain.series["s2"].pixels)
+
+
+def test_items_that_lack_bands_are_left_out_with_a_line(sentinel2, catalog):
+    items = [sentinel2(f"S2A_32UPU_2021061{i}_0_L2A", f"2021-06-1{i}", i) for i in range(3)]
+    del items[1]["assets"]["nir08"]
+    with pytest.warns(UserWarning, match=r"s2: left out 1 of 3 items.*20210611.* no asset for B8A"):
+        scene = open_stac(catalog(items))
+    assert days(scene) == ["2021-06-10", "2021-06-12"]
+
+
+def test_two_items_of_one_name_are_two(sentinel2, catalog, tmp_path):
+    items = [sentinel2(day="2021-06-15"), sentinel2(day="2021-07-15", folder="other")]
+    for asset in items[1]["assets"].values():
+        asset["href"] = str(tmp_path / "other" / asset["href"])
+    path = saved(tmp_path, {"type": "FeatureCollection", "features": [*items, items[0]]})
+    assert days(open_stac(path)) == ["2021-06-15", "2021-07-15"]
+
+
+def test_days_are_those_of_greenwich(sentinel2, catalog):
+    item = sentinel2(properties={"datetime": "2021-06-15T23:30:00-05:00"})
+    assert days(open_stac(catalog([item]), dates="2021-06-16")) == ["2021-06-16"]
+
+
+def test_addresses_of_files(sentinel2, tmp_path, read):
+    """`file://` of the source; quoted names of assets, which are relative addresses too."""
+    item = sentinel2()
+    folder = tmp_path / "catalog/items"
+    (folder / item["id"]).rename(folder / "two words")
+    for asset in item["assets"].values():
+        asset["href"] = asset["href"].replace(item["id"], "two%20words")
+    path = saved(tmp_path, item)
+    assert read(open_stac(path.as_uri())).series["s2"].mask.any()
+
+
+def test_scale_of_brightness_is_none(put, make_item, read, tmp_path):
+    """A catalog may scale 8 bits to 1; the card is of stored numbers."""
+    image = np.random.default_rng(0).integers(50, 200, (3, 64, 64)).astype(np.uint8)
+    put(tmp_path / "a.tif", image, 1, 6e5, 5.34e6, 32632)
+    bands = [{"name": n, "common_name": n} for n in ("red", "green", "blue")]
+    scales = [{"scale": 1 / 255, "offset": 0}] * 3
+    asset = {"href": "a.tif", "type": "image/tiff", "eo:bands": bands, "raster:bands": scales}
+    item = make_item("a", "drone", "2021-06-15", {"image": asset})
+    scene = open_stac(saved(tmp_path, item, "a.json"), sensors={"hr": "rgb8"})
+    np.testing.assert_array_equal(read(scene, scale=True).series["hr"].pixels[0], image)
 
 
 def change(**changes):
@@ -303,6 +363,11 @@ def without(name):
         return item
 
     return apply
+
+
+def bands_are_words(item):
+    item["assets"]["red"]["raster:bands"] = ["x"]
+    return item
 
 
 @pytest.mark.parametrize(
@@ -323,6 +388,7 @@ def without(name):
         ),
         (change(properties={"datetime": "someday"}), "is not valid STAC"),
         (change(assets=7), "is not valid STAC"),
+        (bands_are_words, r"red\.tif: its bands in STAC are no list of objects"),
         (change(type="Picture"), "is of type 'Picture'; expected"),
     ],
 )
