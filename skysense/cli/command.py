@@ -76,6 +76,8 @@ def _explained(error: Exception) -> str | None:
     starved = isinstance(error, MemoryError) or kind.__name__ == "OutOfMemoryError"
     if starved or "DefaultCPUAllocator" in str(error):
         return f"out of memory ({error}); give a smaller --tile or --batch-size"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
     if isinstance(error, ValueError | OSError) or kind.__module__.startswith("rasterio."):
         return str(error) or kind.__name__
     return None

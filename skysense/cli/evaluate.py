@@ -108,7 +108,13 @@ def evaluate(
     from skysense.models.embedding import own_least_size
     from skysense.models.encoder import UntrainedModelWarning, warn_if_untrained
     from skysense.sensors import get_sensor
-    from skysense.tasks.probe import difference, evaluate, random_twin, train_and_test
+    from skysense.tasks.probe import (
+        difference,
+        evaluate,
+        fit_read_out,
+        random_twin,
+        train_and_test,
+    )
     from skysense.tasks.probe.vectors import VectorCache, fingerprint
 
     card = get_sensor(sensor)
@@ -118,13 +124,15 @@ def evaluate(
     device = pick_device(device)
     loaded = load(model, device)
     if least_size is None:
-        least_size = own_least_size(loaded, card.modality)  # the twin has none of its own
+        least_size = own_least_size(loaded, card.modality)
     models = [loaded] if against is None else [loaded, random_twin(loaded, seed + 1)]
     results = []
     total = len(models) * (len(train_set) + len(test_set))
     with terse_warnings(quiet), progress_bar("embedding", "images", total, quiet) as advance:
         warn_if_untrained(loaded)
         warnings.simplefilter("ignore", UntrainedModelWarning)  # said once; the twin is meant to be
+        for twin in models[1:]:
+            fit_read_out(twin, loaded, train_set, sensor, names, least_size, batch_size)
         for current in models:
             kept = VectorCache(cache, fingerprint(current)) if cache else None
             result = evaluate(
@@ -172,7 +180,7 @@ def _split_in_words(
 
     if test is not None:
         return "given"
-    if (set(train_set.parts or ()), set(test_set.parts or ())) == ({"train"}, {"test"}):
+    if {part.lower() for part in test_set.parts or ()} == {"test"}:
         return "column `split` of the CSV"
     return f"{TEST_SHARE:.0%} of each class, drawn with seed {seed}"
 
@@ -205,7 +213,7 @@ def _print(results: "list[ProbeResult]", facts: dict[str, Any]) -> None:
             f"accuracy above that of the random twin: {gain:+.3f} ({low:+.3f}...{high:+.3f})"
         )
     for result in results:
-        chosen = ", ".join(f"{key} {value:.3g}" for key, value in result.scores.settings.items())
+        chosen = ", ".join(f"{key} {value:.6g}" for key, value in result.scores.settings.items())
         console.print(f"{result.model}: {chosen}; {result.seconds:.1f} s")
 
 

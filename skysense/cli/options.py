@@ -9,25 +9,12 @@ from pathlib import Path
 
 import typer
 
-_DEVICES = ("cpu", "cuda", "mps", "xpu")
-
 
 def pick_device(name: str) -> str:
-    """Check a device's name; `auto` picks one."""
-    import torch
+    """Check what `--device` says; `auto` picks one."""
+    from skysense.engine import devices
 
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    if name.partition(":")[0] not in _DEVICES:
-        raise ValueError(f"--device {name} is not known; give auto, {', '.join(_DEVICES)}")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        text = str(error).splitlines()[0].partition(". ")[0]
-        raise ValueError(f"--device {name} cannot be used here: {text}") from None
-    return name
+    return devices.pick_device(name, "--device")
 
 
 @contextmanager

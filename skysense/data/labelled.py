@@ -17,6 +17,9 @@ from skysense.data.image_files import IMAGE_SUFFIXES, Image, ImageFile, read_ima
 
 Indices = npt.NDArray[np.int64]
 
+_COLUMNS = ("path", "label", "class", "split")
+"""Those of a CSV that are read."""
+
 
 @dataclass(frozen=True)
 class LabelledSet:
@@ -202,10 +205,11 @@ def _rows(table: Path) -> list[dict[str, str]]:
         )
     if not rows:
         raise ValueError(f"{table} lists no image")
+    used = [name for name in columns if name in _COLUMNS]
     for number, row in enumerate(rows, 2):
-        if None in row or any(value is None or not value.strip() for value in row.values()):
-            raise ValueError(f"{table}, row {number}: expected a value in each of {_few(columns)}")
-    return [{key: value.strip() for key, value in row.items()} for row in rows]
+        if None in row or not all((row[name] or "").strip() for name in used):
+            raise ValueError(f"{table}, row {number}: expected a value in each of {_few(used)}")
+    return [{name: row[name].strip() for name in used} for row in rows]
 
 
 def _classes(rows: list[dict[str, str]], table: Path) -> tuple[list[str], tuple[str, ...]]:

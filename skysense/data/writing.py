@@ -83,13 +83,16 @@ def existing_folder(path: Path) -> Path:
     """The nearest folder above an output that is there.
 
     Raises:
-        ValueError: a file is in its place.
+        ValueError: a file is in its place, or it belongs to a Zarr or Lance store.
     """
     folder = path.absolute().parent
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
         raise ValueError(f"{path} cannot be written: {folder} is a file, not a folder")
+    for above in (folder, *folder.parents):
+        if (above / "zarr.json").is_file() or (above / "_versions").is_dir():
+            raise ValueError(f"{path} cannot be written: {above} is a store, not a plain folder")
     return folder
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from skysense.config import Config, parse
+from skysense.engine.devices import pick_device
 from skysense.hub.catalog import Model, build, list_models, shipped
 from skysense.hub.parts import PART_FAMILIES, Part, build_empty
 from skysense.models.saving import CONFIG_NAME, WEIGHTS_NAME
@@ -34,15 +35,17 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
     Args:
         source: a name of `skysense.list_models()`, a folder written by `model.save` or by
             `skysense convert`, or a hub id such as `"owner/name"`.
-        device: where to put it.
+        device: where to put it; `auto` takes a GPU where there is one.
 
     Returns:
         The model, in float32 whatever its weights were stored in. One that no weights exist for
         has random ones, always the same, and says so when it is used.
 
     Raises:
-        ValueError: unknown name, or a folder whose files are damaged or do not fit.
+        ValueError: unknown name or device, or a folder whose files are damaged or do not fit.
     """
+    if str(device) != "meta":
+        device = pick_device(str(device))
     name = str(source)
     packaged = shipped(name) if name in list_models() else None
     if packaged is not None:
@@ -134,7 +137,9 @@ def _facts(folder: Path) -> dict[str, Any]:
     """
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder} is not a saved model: it has no {name}")
+            below = next(iter(sorted(folder.glob(f"*/{name}"))), None)
+            hint = f"; did you mean {below.parent}?" if below else ""
+            raise ValueError(f"{folder} is not a saved model: it has no {name}{hint}")
     try:
         facts: dict[str, Any] = json.loads((folder / CONFIG_NAME).read_text())
         facts["family"], facts["config"]

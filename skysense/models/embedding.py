@@ -71,6 +71,8 @@ def _as_array(image: ImageLike) -> npt.NDArray[np.generic]:
     if isinstance(image, Tensor):
         image = image.detach().cpu()
         image = image.float() if image.dtype == torch.bfloat16 else image  # unknown to NumPy
+    if isinstance(image, np.ma.MaskedArray):
+        return np.ma.filled(image.astype(np.float32), np.nan)
     return np.asarray(image)
 
 
@@ -82,11 +84,20 @@ def _to_physical(
     Raises:
         ValueError: shape, bands or scaling do not fit the card.
     """
+    if isinstance(bands, str):
+        raise ValueError(f"`bands` is {bands!r}: give a list of names, one for each band")
     names = [band.name for band in card.bands] if bands is None else list(bands)
-    if images.ndim != 4 or images.shape[1] != len(names):
+    if images.ndim != 4:
+        raise ValueError(
+            f"an image is an array (C, H, W) of numbers, here {len(names)} bands "
+            f"({', '.join(names)}); got one of shape {images.shape[1:]}"
+        )
+    if images.shape[1] != len(names):
+        last = images.shape[3] == len(names) != images.shape[1]
+        hint = "bands come first: image.transpose(2, 0, 1)" if last else "name them with `bands`"
         raise ValueError(
             f"an image has shape {images.shape[1:]}, expected ({len(names)}, H, W) with bands "
-            f"{', '.join(names)}; name other bands with `bands=[...]`"
+            f"{', '.join(names)}; {hint}"
         )
     found = find_bands(card, names)
     missing = missing_bands(card, list(found))
@@ -105,12 +116,7 @@ def _to_physical(
     if card.nodata is not None:  # as in a file: missing where all bands are
         mask &= (stored != card.nodata).any(1)
     if card.unit == EIGHT_BIT and not np.issubdtype(images.dtype, np.integer):
-        known = stored[np.isfinite(stored)]
-        if 0 < known.max(initial=0) <= 1 and (known % 1).any():
-            raise ValueError(
-                f"the images hold numbers of 0 to 1, but sensor `{card.name}` expects {EIGHT_BIT} "
-                f"of 0 to 255: give them times 255"
-            )
+        _refuse_fractions(stored, card)
     low, high = card.plausible
     if not (mask.all() and low <= physical.min(initial=high) <= physical.max(initial=low) <= high):
         for image, valid in zip(physical, mask, strict=True):
@@ -118,6 +124,22 @@ def _to_physical(
     pixels = np.zeros((len(images), len(card.inputs), *mask.shape[1:]), np.float32)
     pixels[:, list(card.channels)] = np.where(mask[:, None], physical, 0)
     return pixels, mask
+
+
+def _refuse_fractions(stored: npt.NDArray[np.float32], card: SensorCard) -> None:
+    """Refuse images `(N, C, H, W)` of 8-bit brightness one of which was divided by 255.
+
+    Raises:
+        ValueError: so it is.
+    """
+    known = np.where(np.isfinite(stored), stored, 0)
+    largest = known.max((1, 2, 3))
+    fractions = (largest > 0) & (largest <= 1)
+    if fractions.any() and (known[fractions] % 1).any():
+        raise ValueError(
+            f"the images hold numbers of 0 to 1, but sensor `{card.name}` expects {EIGHT_BIT} "
+            f"of 0 to 255: give them times 255"
+        )
 
 
 @torch.no_grad()
@@ -161,6 +183,8 @@ def embed_images(
         least_size = own_least_size(model, card.modality)
     if getattr(images, "ndim", 4) == 3:
         raise ValueError("`images` is one image; pass a list, or (N, C, H, W)")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` is {batch_size}: give 1 or more")
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

@@ -30,8 +30,15 @@ def mean_of(models: Sequence[SkySenseV2]) -> SkySenseV2:
     plain = [
         model.config.model_copy(update={"readout": None, "centered": False}) for model in models
     ]
-    if not models or any(config != plain[0] for config in plain):
-        raise ValueError("only models of one configuration have a mean")
+    if not models:
+        raise ValueError("no model has no mean")
+    facts = [config.model_dump() for config in plain]
+    differing = [key for key in facts[0] if any(own[key] != facts[0][key] for own in facts)]
+    if differing:
+        raise ValueError(
+            f"only models of one configuration have a mean; {', '.join(m.name for m in models)} "
+            f"differ in {', '.join(differing)}"
+        )
     mean = SkySenseV2(plain[0], models[0].name)
     states = [model.state_dict() for model in models]
     weights = {
@@ -51,13 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", type=Path, required=True, help="what the read-out is fitted by")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(arguments)
-    recipe = read_recipe(Recipe, options.recipe)
-    models = [load(path) for path in options.models]
-    different = [m.name for m in models if not isinstance(m, SkySenseV2)]
-    if different:
-        parser.error(f"{different[0]} is no model of SkySense V2")
-    mean = mean_of([model for model in models if isinstance(model, SkySenseV2)])
-    save_model(mean if recipe.readout is None else add_readout(mean, recipe), options.output)
+    try:
+        recipe = read_recipe(Recipe, options.recipe)
+        models = [load(path) for path in options.models]
+        different = [m.name for m in models if not isinstance(m, SkySenseV2)]
+        if different:
+            raise ValueError(f"{different[0]} is no model of SkySense V2")
+        mean = mean_of([model for model in models if isinstance(model, SkySenseV2)])
+        save_model(mean if recipe.readout is None else add_readout(mean, recipe), options.output)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

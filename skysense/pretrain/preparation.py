@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from skysense._optional import require
 from skysense.config import parse
 from skysense.data.shards import ShardLoader
+from skysense.data.shards.library import Library
 from skysense.engine.distributed import Ranks
 from skysense.engine.optim import build_adamw, parameter_groups
 from skysense.engine.parallel import parallelize
@@ -74,8 +75,10 @@ def prepare(recipe: Recipe, ranks: Ranks) -> Run:
         require("matplotlib", "plots")  # rather now than at the end
     loader = open_data(recipe, ranks)
     encoder = build_encoder(recipe)
-    if recipe.readout is not None and not isinstance(encoder, SkySenseV2):
-        raise ValueError("`readout`: models of SkySense V1 have none; set it to null")
+    if recipe.readout is not None:
+        if not isinstance(encoder, SkySenseV2):
+            raise ValueError("`readout`: models of SkySense V1 have none; set it to null")
+        _check_read_out(recipe.readout.modalities, recipe, loader)
     text = None
     if recipe.losses.text:
         text = _embed_names(recipe, loader.class_names)
@@ -138,6 +141,20 @@ def open_data(recipe: Recipe, ranks: Ranks) -> ShardLoader:
             f"(found: {', '.join(loader.modalities)})"
         )
     return loader
+
+
+def _check_read_out(keys: Sequence[str], recipe: Recipe, loader: ShardLoader) -> None:
+    """See now that the read-out can be fitted at the end.
+
+    Raises:
+        ValueError: no sample has one of its modalities.
+    """
+    if set(keys) <= set(loader.modalities):
+        return
+    try:
+        Library(recipe.data.shards, keys)
+    except ValueError as error:
+        raise ValueError(f"`readout.modalities`: {error}") from None
 
 
 def build_encoder(recipe: Recipe) -> Model:

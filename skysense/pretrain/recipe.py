@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from skysense.config import Config
 from skysense.models.encoder import Schedule
@@ -40,6 +40,12 @@ class DataConfig(Config):
     """Dates read at most, drawn anew each epoch. 20 and 10 in SkySense [paper]."""
     modalities: tuple[Modality, ...] = MODALITIES
     """Modalities that are read; each must occur in some sample."""
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _one_folder(cls, value: object) -> object:
+        """One folder stands for a list of it."""
+        return [value] if isinstance(value, str | Path) else value
 
 
 class HeadConfig(Config):

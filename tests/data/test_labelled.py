@@ -94,6 +94,13 @@ def test_csv_with_labels_and_parts(table):
     assert labelled.subset([2, 0]).parts == ("test", "train")
 
 
+def test_columns_of_no_concern_may_be_empty(table):
+    labelled = open_labelled(table("path,label,note\na.png,x,\nb.png,y,cloudy\n"))
+    assert labelled.classes == ("x", "y")
+    with pytest.raises(ValueError, match=r"row 3: expected a value in each of `path`, `label`$"):
+        open_labelled(table("path,label,note\na.png,x,\nb.png,,cloudy\n"))
+
+
 def test_csv_with_a_zip(tmp_path):
     inner = write(tmp_path / "x.png", pixels(7))
     np.savez(tmp_path / "y.npz", image=pixels(8), other=np.zeros(3))

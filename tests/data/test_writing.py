@@ -6,7 +6,13 @@ import sys
 
 import pytest
 
-from skysense.data.writing import clean_stale, temporary_beside, working_folder, writing
+from skysense.data.writing import (
+    clean_stale,
+    existing_folder,
+    temporary_beside,
+    working_folder,
+    writing,
+)
 
 
 def names(folder):
@@ -70,3 +76,14 @@ def test_a_failing_disk_is_one_line_and_a_bug_is_not(tmp_path):
         raise OSError(28, "No space left on device")
     with pytest.raises(ZeroDivisionError), writing(path):
         _ = 1 / 0
+
+
+@pytest.mark.parametrize("inside", ["store.zarr/zarr.json", "table.lance/_versions/1.manifest"])
+def test_nothing_is_written_into_a_store(tmp_path, inside):
+    part = tmp_path / inside
+    part.parent.mkdir(parents=True)
+    part.write_text("{}")
+    store = tmp_path / inside.partition("/")[0]
+    with pytest.raises(ValueError, match=f"{store} is a store, not a plain folder"):
+        existing_folder(store / "below/map.tif")
+    assert existing_folder(tmp_path / "map.tif") == tmp_path

@@ -124,6 +124,22 @@ def test_unknown_names_list_the_known_ones(source):
 # A saved folder
 
 
+def test_a_folder_around_a_model_says_so(saved):
+    with pytest.raises(ValueError, match=f"no config.json; did you mean {saved}"):
+        load(saved.parent)
+
+
+@pytest.mark.parametrize("device", ["abacus", "cpu:x"])
+def test_devices_that_are_none(device):
+    with pytest.raises(ValueError, match=f"device {device} (is not known|cannot be used here)"):
+        load("v2_tiny", device)
+
+
+def test_a_device_may_be_left_to_the_machine():
+    assert next(load("v2_tiny", "auto").parameters()).device.type in ("cpu", "cuda", "mps")
+    assert next(load("v2_tiny", "meta").parameters()).device.type == "meta"
+
+
 def test_a_folder_by_string_and_by_path(saved):
     for source in (saved, str(saved)):
         model = load(source)

@@ -108,6 +108,18 @@ def test_landsat_feeds_the_channels_it_measures(model):
     assert model.embed(images, "landsat_c2_l2").shape == (1, 64)
 
 
+@pytest.mark.parametrize("batch", [True, False])
+def test_masks_of_numpy_arrays_count(model, images, batch):
+    """As `rasterio.read(masked=True)` gives them."""
+    mask = np.zeros(images.shape, bool)
+    mask[:, :, :, :20] = True
+    mask[:, 1, :5] = True
+    holes = np.where(mask.any(1, keepdims=True), np.nan, images.astype(np.float32))
+    masked = np.ma.masked_array(images, mask)
+    found = model.embed(masked if batch else list(masked), "rgb8")
+    np.testing.assert_array_equal(found, model.embed(holes, "rgb8"))
+
+
 def test_missing_pixels_are_masked(model, images):
     holes = images.astype(np.float32)
     holes[:, 1, :10, :13] = np.nan
@@ -157,13 +169,22 @@ def test_numbers_too_large_for_float32_are_masked():
         (lambda x: [], {}, "`images` is empty"),
         (lambda x: x[:0], {}, "`images` is empty"),
         (lambda x: x[:, :2], {}, r"shape \(2, 24, 40\), expected \(3, H, W\) with bands R, G, B; "),
-        (lambda x: x[:, :2], {}, r"name other bands with `bands=\[...\]`"),
+        (lambda x: x[:, :2], {}, "name them with `bands`"),
+        (lambda x: x.transpose(0, 2, 3, 1), {}, r"bands come first: image.transpose\(2, 0, 1\)"),
+        (
+            lambda x: ["a.png"],
+            {},
+            r"array \(C, H, W\) of numbers.*; got one of shape \(\)",
+        ),
+        (lambda x: x, {"bands": "R,G,B"}, "`bands` is 'R,G,B': give a list of names"),
+        (lambda x: x, {"batch_size": 0}, "`batch_size` is 0: give 1 or more"),
+        (lambda x: x, {"batch_size": -1}, "`batch_size` is -1"),
         (
             lambda x: x,
             {"sensor": "s2"},
             r"shape \(3, 24, 40\), expected \(10, H, W\) with bands B2",
         ),
-        (lambda x: [x[0], x[0, 0]], {}, r"shape \(24, 40\), expected \(3, H, W\)"),
+        (lambda x: [x[0], x[0, 0]], {}, r"array \(C, H, W\) .*; got one of shape \(24, 40\)"),
         (lambda x: x, {"sensor": "s3"}, "unknown sensor `s3`"),
         (lambda x: x, {"bands": ["R", "G"]}, r"expected \(2, H, W\) with bands R, G"),
         (lambda x: x, {"bands": ["R", "G", "N"]}, "sensor `rgb8` needs B; found R, G, N"),
@@ -286,3 +307,12 @@ def test_one_image_of_another_scale_among_good_ones_is_refused(model):
     images[1] = 60000
     with pytest.raises(ValueError, match="the median value is"):
         model.embed(images, "s2_l2a")
+
+
+def test_one_image_of_fractions_among_good_ones_is_refused(model, images):
+    many = images.astype(np.float32)
+    many[3] /= 255
+    with pytest.raises(ValueError, match="numbers of 0 to 1"):
+        model.embed(many, "rgb8")
+    many[3] = 0
+    assert np.isfinite(model.embed(many, "rgb8")).all(), "black is black"

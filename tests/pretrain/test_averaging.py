@@ -32,9 +32,9 @@ def test_it_is_the_mean_without_a_read_out(fresh):
 
 
 def test_models_of_several_configurations_have_none(fresh):
-    with pytest.raises(ValueError, match="only models of one configuration have a mean"):
+    with pytest.raises(ValueError, match=r"of one configuration.*v2_tiny differ in fusion_depth"):
         mean_of([fresh("v2_tiny"), fresh("v2_tiny", fusion_depth=1)])
-    with pytest.raises(ValueError, match="only models of one configuration"):
+    with pytest.raises(ValueError, match="no model has no mean"):
         mean_of([])
 
 
@@ -57,3 +57,13 @@ def test_the_command_fits_a_read_out(recipe, root, tmp_path):
     name, weight = next(iter(mean.named_parameters()))
     both = [dict(model.named_parameters())[name] for model in (first, second)]
     torch.testing.assert_close(weight, sum(both) / 2)
+
+
+def test_the_command_says_what_is_wrong_in_one_line(root, tmp_path, capsys):
+    recipe = str(root / "recipes/pretrain/v2_nano.yaml")
+    with pytest.raises(SystemExit) as left:
+        main([str(tmp_path / "none"), "--recipe", recipe, "--output", str(tmp_path / "m")])
+    assert left.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "error: unknown model" in last
+    assert not (tmp_path / "m").exists()

@@ -1,9 +1,11 @@
 """What a run starts from."""
 
+import numpy as np
 import pytest
 import torch
 
 from skysense.config import read_recipe
+from skysense.data.shards import Reading, build_shards, drafts_of
 from skysense.hub import load
 from skysense.pretrain.preparation import build_encoder
 from skysense.pretrain.recipe import Recipe
@@ -33,6 +35,16 @@ def test_a_run_goes_on_from_saved_weights(recipe, start, tmp_path):
 
     for name, value in load(start).state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_a_read_out_that_could_not_be_fitted_is_refused_first(recipe, tmp_path):
+    for i in range(2):
+        np.savez(tmp_path / f"{i}.npz", hr=np.full((3, 32, 32), 90 + i, np.uint8))
+    build_shards(drafts_of(tmp_path, Reading()), tmp_path / "shards")
+    changes = [f"data.shards={tmp_path / 'shards'}", "data.modalities=[hr]", "readout={kept: 4}"]
+    with pytest.raises(ValueError, match=r"`readout.modalities`: .*no sample has s2"):
+        pretrain(recipe(tmp_path / "run", *changes))
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_configuration_is_refused(recipe, start, tmp_path):

@@ -1,5 +1,7 @@
 """Recipes: all shipped ones load, and wrong ones say what is wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from skysense.config import read_recipe
@@ -39,6 +41,12 @@ def test_samples_that_a_read_out_is_fitted_on(root, samples, counts):
     recipe = read_recipe(Recipe, root / "recipes/pretrain/v2_tiny.yaml", [override])
 
     assert tuple(recipe.readout.samples_of(key) for key in ("hr", "s2")) == counts
+
+
+def test_one_folder_of_shards_is_a_list_of_it(root):
+    path = root / "recipes/pretrain/v2_tiny.yaml"
+    one, many = (read_recipe(Recipe, path, [f"data.shards={x}"]) for x in ("a/b", "[a/b]"))
+    assert one.data.shards == many.data.shards == (Path("a/b"),)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ class Table:
 def read_csv(path: Path) -> Table:
     """A table of points with columns `lon,lat`, or `x,y` of a coordinate system told apart.
 
+    A row with neither number is a label without a place.
+
     Raises:
         ValueError: no table, no rows, no coordinates, or some that are no numbers.
     """
@@ -64,9 +66,17 @@ def read_csv(path: Path) -> Table:
     x, y, crs = _columns(path, names)
     if not rows:
         raise ValueError(f"{path}: the file of labels has a heading and no rows")
-    points = [[_number(path, line, row, name) for name in (x, y)] for line, row in rows]
     fields = {name: [row[name] for _, row in rows] for name in names if name not in (x, y)}
-    return Table(fields, crs, np.array(points), np.arange(len(rows)), (), np.zeros(0, np.int64))
+    placed = [i for i, (_, row) in enumerate(rows) if any((row[c] or "").strip() for c in (x, y))]
+    points = [[_number(path, *rows[i], name) for name in (x, y)] for i in placed]
+    return Table(
+        fields,
+        crs,
+        np.array(points, np.float64).reshape(-1, 2),
+        np.array(placed, np.int64),
+        (),
+        np.zeros(0, np.int64),
+    )
 
 
 def _columns(path: Path, names: list[str]) -> tuple[str, str, str | None]:

@@ -168,7 +168,7 @@ def attribute_table(
     cells = zip(values, counts, names, colors, strict=True)
     rows = "".join(
         f'<Row index="{i}">'
-        + "".join(f"<F>{escape(str(value))}</F>" for value in (number, count, name, *color))
+        + "".join(f"<F>{_text(value)}</F>" for value in (number, count, name, *color))
         + "</Row>"
         for i, (number, count, name, color) in enumerate(cells)
     )
@@ -176,3 +176,8 @@ def attribute_table(
         '<PAMDataset><PAMRasterBand band="1"><GDALRasterAttributeTable tableType="thematic">'
         f"{heads}{rows}</GDALRasterAttributeTable></PAMRasterBand></PAMDataset>\n"
     )
+
+
+def _text(value: object) -> str:
+    """As XML has it, which knows no control characters."""
+    return escape("".join(c for c in str(value) if c.isprintable()))

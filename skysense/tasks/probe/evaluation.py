@@ -11,12 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from skysense.data.labelled import LabelledSet, open_labelled, split
 from skysense.engine.neighbors import NEIGHBORS, TEMPERATURE, knn_scores, standardized
-from skysense.hub.catalog import Model
-from skysense.models.skysense_v2 import SkySenseV2Config
 from skysense.tasks.probe.logistic import predict_linear
 from skysense.tasks.probe.scores import Scores, score
 from skysense.tasks.probe.vectors import Embedder, VectorCache, embed_set
@@ -114,7 +111,7 @@ def probe_vectors(
     elif protocol == "knn":
         scaled, asked = standardized(train, test)
         predictions = knn_scores(scaled, labels, asked, classes, neighbors).argmax(1)
-        settings = {"neighbors": float(neighbors), "temperature": TEMPERATURE}
+        settings = {"neighbors": float(min(neighbors, len(train))), "temperature": TEMPERATURE}
     else:
         raise ValueError(f"unknown protocol `{protocol}` (known: knn, linear)")
     return score(test_labels, predictions, classes, seed, settings)
@@ -221,28 +218,19 @@ def train_and_test(
 
 
 def divided(labelled: LabelledSet, seed: int = 0) -> tuple[LabelledSet, LabelledSet]:
-    """One set as training and test images: by its column `split`, or drawn."""
-    parts = np.array(labelled.parts or ())
+    """One set as training and test images: by its column `split`, or drawn.
+
+    Raises:
+        ValueError: the column has other words, but not both `train` and `test`.
+    """
+    parts = np.array([part.lower() for part in labelled.parts or ()])
+    if set(parts) <= {"train"}:
+        return split(labelled, TEST_SHARE, seed)
     train, test = (np.flatnonzero(parts == part) for part in ("train", "test"))
     if not len(train) or not len(test):
-        return split(labelled, TEST_SHARE, seed)
+        words = ", ".join(f"`{word}`" for word in sorted(set(labelled.parts or ())))
+        raise ValueError(
+            f"the column `split` of {labelled.name} says {words}: expected `train` and `test`; or "
+            f"give the test images by themselves"
+        )
     return labelled.subset(train), labelled.subset(test)
-
-
-def random_twin(model: Model, seed: int = 1) -> Model:
-    """An untrained model of the same configuration: what the structure alone is worth.
-
-    It has no read-out, which is fitted on training images: its vector is the mean of the fused map.
-
-    Args:
-        model: of either family.
-        seed: of the twin's weights; 0 gives those that `skysense.load` gives a name without any.
-    """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
-        config = model.config
-        if isinstance(config, SkySenseV2Config):
-            config = config.model_copy(update={"readout": None, "centered": False})
-        twin = type(model)(config, model.name)  # type: ignore[arg-type]
-    twin.name = f"random twin of {model.name}"
-    return twin.eval().to(next(model.parameters()).device)

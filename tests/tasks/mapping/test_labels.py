@@ -193,6 +193,16 @@ def test_labels_without_class_or_place_are_left_out_and_said(world, grid, tmp_pa
     assert where(labels, grid) == dict(zip(CELLS, CLASSES, strict=True))
 
 
+def test_rows_without_a_place_are_left_out_and_said(world, grid, tmp_path):
+    path = tmp_path / "a.csv"
+    places = world.lonlat(CELLS)
+    rows = [f"{x},{y},{name}" for (x, y), name in zip(places, CLASSES, strict=True)]
+    path.write_text("\n".join(["lon,lat,class", ",,water", *rows, " ,,water"]) + "\n")
+    with pytest.warns(MapWarning, match="2 of 5 labels have no place and are left out"):
+        labels = read_labels(path)
+    assert where(labels, grid) == dict(zip(CELLS, CLASSES, strict=True))
+
+
 def test_majority_on_a_cell_and_ties(world, grid, tmp_path):
     cells = [(1, 1), (1, 1), (1, 1), (2, 2), (2, 2), (3, 3)]
     names = ["a", "a", "b", "a", "b", "b"]
@@ -243,6 +253,7 @@ def test_malformed_geojson(tmp_path, text, match):
         ("class\nforest\n", "expected columns lon and lat, or x and y with --crs"),
         ("lon,lat,class\n", "has a heading and no rows"),
         ("lon,lat,class\n1,2,a\n1,north,b\n", "line 3: lat is 'north', expected a number"),
+        ("lon,lat,class\n,,a\n,,b\n", "no label has a place"),
         ("lon,lat,class\n1\n", "line 2: lat is None, expected a number"),
         ("x,y,class\n1,2,a\n3,4,b\n", "the labels name no coordinate system; say it with --crs"),
         ("lon,lat\n1,2\n", "it is not clear which field is the class"),

@@ -1,6 +1,7 @@
 """Evaluation from images to scores: what can be told apart is, what cannot is not."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,16 @@ import torch
 
 from skysense.hub import load
 from skysense.models.encoder import UntrainedModelWarning
-from skysense.tasks.probe import evaluate, few_shot, probe_vectors, random_twin, train_and_test
+from skysense.models.readout import ReadoutConfig
+from skysense.tasks.probe import (
+    embed_set,
+    evaluate,
+    few_shot,
+    fit_read_out,
+    probe_vectors,
+    random_twin,
+    train_and_test,
+)
 
 PROTOCOLS = ("knn", "linear")
 
@@ -69,6 +79,34 @@ def test_without_a_test_set(colored, tmp_path):
     assert {file.name for file in test.files} == {"0.npy"}
 
 
+@pytest.mark.parametrize(
+    ("words", "counts"),
+    [
+        (("Train", "TEST"), (8, 8)),
+        (("train", "train"), (12, 4)),
+        (("train", "val", "test"), (6, 5)),
+    ],
+)
+def test_words_of_the_split(colored, words, counts):
+    labelled = colored("set", colors={"a": (9, 9, 9), "b": (99, 99, 99)}, count=8)
+    parts = tuple(words[i % len(words)] for i in range(16))
+    train, test = train_and_test(replace(labelled, parts=parts))
+    assert (len(train), len(test)) == counts
+
+
+@pytest.mark.parametrize("words", [("train", "val"), ("test", "test"), ("a", "b")])
+def test_other_words_of_the_split_are_refused(colored, words):
+    labelled = colored("set")
+    parts = tuple(words[i % 2] for i in range(len(labelled)))
+    with pytest.raises(ValueError, match=r"says `.*`: expected `train` and `test`"):
+        train_and_test(replace(labelled, parts=parts))
+
+
+def test_more_neighbors_than_images(colored, color_model):
+    scores = evaluate(color_model, colored("train"), colored("test", seed=1), neighbors=500).scores
+    assert scores.settings["neighbors"] == 18
+
+
 def test_the_same_call_gives_the_same_scores(colored, color_model):
     labelled = colored("set", colors={"a": (100, 100, 100), "b": (101, 101, 101)}, count=20)
     first, second = (evaluate(color_model, labelled, protocol="linear") for _ in range(2))
@@ -87,6 +125,27 @@ def test_random_twin():
     different = [key for key in ours if not torch.equal(ours[key], first[key])]
     assert different
     assert any(not torch.equal(first[key], second[key]) for key in different)
+
+
+@pytest.mark.filterwarnings("ignore::skysense.models.encoder.UntrainedModelWarning")
+def test_a_twin_has_a_read_out_like_the_models(colored, fresh):
+    labelled = colored("set", sizes=((16, 16), (24, 8)))
+    own = ReadoutConfig(pooling="texture", kept=3, modalities=("hr",))
+    model = fresh("v2_tiny", readout=own)
+    twin = random_twin(model)
+    assert twin.readout is None
+    fit_read_out(twin, model, labelled, "rgb8")
+    vectors = embed_set(twin, labelled, "rgb8")
+    assert vectors.shape == (18, 12)
+    np.testing.assert_allclose(vectors.mean(0), 0, atol=1e-4)
+    assert len({tuple(v) for v in vectors.round(3)}) == 18
+    bare = random_twin(model)
+    fit_read_out(bare, fresh("v2_tiny"), labelled, "rgb8")
+    assert bare.readout is None, "as the model has none"
+    fit_read_out(
+        bare, fresh("v2_tiny", readout=ReadoutConfig(modalities=("s2",))), labelled, "rgb8"
+    )
+    assert bare.readout is None, "nor one for this sensor"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
