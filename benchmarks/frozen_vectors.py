@@ -151,12 +151,14 @@ def study(name: str, model: Model, twin: Model, work: Path) -> dict[str, object]
 
     how = OWN if OWN in known else "fused"
     statistics = [band_statistics(side) for side in (train, held_out)]
-    twins = [vectors_of(twin, side, least)["fused"] for side in (train, held_out)]
+    twins = [vectors_of(twin, side, least) for side in (train, held_out)]
+    pooling = model.config.readout.pooling
     print(f"\n### {name}: {len(held_out)} held-out images, {len(train)} known\n")
     print("| vector | kNN-20 | linear |\n|---|---|---|")
     compared = {
         f"{model.name}, {how}": (known[how], unseen[how]),
-        twin.name: tuple(twins),
+        f"{twin.name}, {OWN}": read_out(model, *(side[pooling] for side in twins)),
+        f"{twin.name}, fused": tuple(side["fused"] for side in twins),
         "band statistics": tuple(statistics),
     }
     frozen: dict[str, object] = {}
