@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from skysense.data.folders import below
 from skysense.data.image_files import IMAGE_SUFFIXES, Image, ImageFile, read_image
 
 Indices = npt.NDArray[np.int64]
@@ -163,12 +164,12 @@ def _from_folders(root: Path) -> LabelledSet:
 
 def _images_below(folder: Path) -> list[Path]:
     """Images in a folder and below it, sorted, without hidden ones."""
-    return sorted(
+    return [
         path
-        for path in folder.rglob("*")
+        for path in below(folder)
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    ]
 
 
 def _from_csv(table: Path) -> LabelledSet:

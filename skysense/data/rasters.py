@@ -9,12 +9,10 @@ Everything that is wrong with a file is a `ValueError` of one line that names it
 
 import functools
 import hashlib
-import os
 import pickle
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +28,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
+from skysense.data.folders import below
 from skysense.data.ground import metres
 from skysense.geo import Grid
 
@@ -522,29 +521,6 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
             raise ValueError(f"{path}: this folder holds no raster ({', '.join(RASTER_SUFFIXES)})")
         files.extend(inside)
     return files
-
-
-def below(folder: Path) -> list[Path]:
-    """All files and folders below one, sorted, also behind links.
-
-    A folder is searched once, under its own name if it has one there; links to what lies around
-    the searched folder are not followed.
-    """
-    found: list[Path] = []
-    root, seen = os.path.realpath(folder), set[str]()
-    own, links = [folder], list[Path]()
-    while own or links:
-        here = own.pop() if own else links.pop()
-        real = os.path.realpath(here)
-        if real in seen or (real != root and os.path.commonpath([real, root]) == real):
-            continue
-        seen.add(real)
-        with suppress(PermissionError):
-            for path in here.iterdir():
-                found.append(path)
-                if path.is_dir():
-                    (links if path.is_symlink() else own).append(path)
-    return sorted(found)
 
 
 def is_wanted(path: Path) -> bool:

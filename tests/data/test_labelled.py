@@ -262,3 +262,13 @@ def test_real_sets():
     merced = open_labelled(ROOT / "ucmerced")
     assert (len(merced), len(merced.classes)) == (1610, 21)
     assert merced.read(0).dtype == np.uint8
+
+
+def test_images_behind_links(folders, tmp_path):
+    """Datasets are often put together of links."""
+    (folders / "water").rename(tmp_path / "elsewhere")
+    (folders / "water/deep").mkdir(parents=True)
+    (folders / "water/deep/er").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    labelled = open_labelled(folders)
+    assert labelled.classes == ("field", "water")
+    assert labelled.counts().tolist() == [3, 3]

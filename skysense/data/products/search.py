@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from skysense.data.folders import below
 from skysense.data.products import grd
 from skysense.data.products.archives import SUFFIXES, is_archive, members
 from skysense.data.products.metadata import with_metadata
 from skysense.data.products.naming import GRD_FILE, Product, is_product, named
-from skysense.data.rasters import RASTER_SUFFIXES, RasterFile, below, inspect, is_wanted, named_date
+from skysense.data.rasters import RASTER_SUFFIXES, RasterFile, inspect, is_wanted, named_date
 from skysense.sensors.match import tokens
 
 

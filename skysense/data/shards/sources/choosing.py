@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from skysense.data.folders import below
 from skysense.data.shards.drafts import Draft
 from skysense.data.shards.sources.arrays import arrays
 from skysense.data.shards.sources.images import IMAGE_SUFFIXES, images
@@ -78,6 +79,7 @@ def _of_folder(folder: Path, reading: Reading, bands: Sequence[str] | None) -> l
             for name, inputs in inside.items()
         ]
     found = images(folder, reading.single, bands, reading.max_size)
-    for path in sorted(folder.rglob("*.npz")):
-        found += arrays(path, reading.single, reading.every, bands)
+    for path in below(folder):
+        if path.suffix == ".npz":
+            found += arrays(path, reading.single, reading.every, bands)
     return found

@@ -18,6 +18,7 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
+from skysense.data.folders import below
 from skysense.data.ground import lon_lat
 from skysense.data.rasters import IO_ERRORS, parse_date, reason
 from skysense.data.shards.drafts import Draft
@@ -56,8 +57,8 @@ def images(
             for name in names
         ]
     if source.is_dir():
-        below = sorted(p for p in source.rglob("*") if _is_image(p.relative_to(source)))
-        named = [(f"{source.name}/{path.relative_to(source).as_posix()}", path) for path in below]
+        found = [path for path in below(source) if _is_image(path.relative_to(source))]
+        named = [(f"{source.name}/{path.relative_to(source).as_posix()}", path) for path in found]
     else:
         named = [(source.name, source)]
     return [Draft(name, partial(read, name, path)) for name, path in named]

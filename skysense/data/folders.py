@@ -1,0 +1,28 @@
+"""Search folders."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def below(folder: Path) -> list[Path]:
+    """All files and folders below one, sorted, also behind links.
+
+    A folder is searched once, under its own name if it has one there; links to what lies around
+    the searched folder are not followed.
+    """
+    found: list[Path] = []
+    root, seen = os.path.realpath(folder), set[str]()
+    own, links = [folder], list[Path]()
+    while own or links:
+        here = own.pop() if own else links.pop()
+        real = os.path.realpath(here)
+        if real in seen or (real != root and os.path.commonpath([real, root]) == real):
+            continue
+        seen.add(real)
+        with suppress(PermissionError):
+            for path in here.iterdir():
+                found.append(path)
+                if path.is_dir():
+                    (links if path.is_symlink() else own).append(path)
+    return sorted(found)
