@@ -38,6 +38,7 @@ from rasterio.transform import Affine
 from torch import Tensor, nn
 
 from skysense.hub import load, pack
+from skysense.inference.pipeline import side_by_side
 from skysense.models.embedding import to_batch
 from skysense.models.encoder import Encoder, Schedules
 from skysense.sensors import get_sensor
@@ -158,7 +159,9 @@ def commands(options: argparse.Namespace, scene: Path, folder: Path) -> dict[str
     """What is run, each into a map of its name."""
     shared = ["--model", options.model, "--sensor", options.sensor]
     tile, overlap = TILES[options.sensor]
-    tiling = ["--tile", str(tile), "--overlap", str(overlap), "--batch-size", str(options.batch)]
+    count, _ = side_by_side(torch.device("cpu"))  # batches that it computes at the same time
+    batch = max(1, options.batch // count)
+    tiling = ["--tile", str(tile), "--overlap", str(overlap), "--batch-size", str(batch)]
     ours = ["-m", "skysense", "embed", "-q", *shared, *tiling]
     own = [__file__, *shared, "--batch", str(options.batch)]
     if options.merge_schedule:

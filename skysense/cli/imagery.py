@@ -167,10 +167,10 @@ class Imagery:
         typer.Option(
             "--batch-size",
             min=1,
-            help="Images at a time: tiles times dates, at least one tile with all its dates.",
+            help="Images of a batch: tiles times dates, at least one tile with all its dates.",
             rich_help_panel=_COMPUTE,
         ),
-    ] = 4
+    ] = 2
     device: Annotated[
         str,
         typer.Option(

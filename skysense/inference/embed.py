@@ -53,8 +53,9 @@ class Engine(Protocol):
 class EmbedOptions:
     """How to run."""
 
-    batch_size: int = 4
-    """Images (tiles times dates) computed at a time; at least one tile with all its dates."""
+    batch_size: int = 2
+    """Images (tiles times dates) of a batch; at least one tile with all its dates. On a CPU several
+    batches are computed at a time, see `skysense.inference.pipeline.side_by_side`."""
     dtype: MapType = "float16"
     """Type of the map's numbers."""
     schedule: Schedules = None

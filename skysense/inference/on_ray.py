@@ -21,7 +21,7 @@ import torch
 
 from skysense._optional import require
 from skysense.hub import pack
-from skysense.inference.pipeline import Job, Take, TaskReader, compute
+from skysense.inference.pipeline import Job, Take, TaskReader, compute, side_by_side
 from skysense.inference.plan import Task
 from skysense.inference.work import Part
 from skysense.layers.packing import PackedLinear
@@ -59,6 +59,7 @@ class OnRay:
             context = data.DataContext.get_current()
             context.enable_progress_bars = False
             device = "cuda" if self.gpus else "cpu"
+            _, threads = side_by_side(torch.device(device))
             if next(model.parameters()).device.type != "cpu":  # `cpu` would move the caller's
                 model = copy.deepcopy(model).cpu()
             sent = ray.put(replace(job, model=model))
@@ -67,7 +68,7 @@ class OnRay:
                 [{"index": index} for index in known], override_num_blocks=len(known)
             ).map_batches(
                 _Actor,
-                fn_constructor_args=(sent, list(tasks), device, torch.get_num_threads()),
+                fn_constructor_args=(sent, list(tasks), device, threads),
                 batch_size=1,
                 compute=data.ActorPoolStrategy(size=min(self.actors, len(known))),
                 num_cpus=self.cpus,

@@ -1,7 +1,9 @@
 """Compute tasks: read, compute and keep at the same time, in one process.
 
-A reader thread prepares batches, the calling thread computes, a third thread takes the results. The
-first error of any of them stops all.
+A reader thread prepares batches, others compute, a last one takes the results. The first error of
+any of them stops all. On a CPU several batches are computed side by side with few threads each,
+which is a third faster than one after the other with all: the operations on a batch of tiles are
+too small to be shared well.
 
 Legend: B tiles, D bands of the map, h w cells of a tile.
 """
@@ -31,6 +33,9 @@ Take = Callable[[Task, Part], None]
 
 _AHEAD = 2
 """Batches that are read ahead, and results that wait to be taken."""
+
+_SIDE_BY_SIDE = 4
+"""Batches that a CPU computes at the same time, at most: each takes memory."""
 
 
 @dataclass(frozen=True)
@@ -133,34 +138,52 @@ def compute(job: Job, loaded: Loaded) -> Part:
     return Part(loaded.seen, *arrays, loaded.pictures)
 
 
+def side_by_side(device: torch.device) -> tuple[int, int]:
+    """How many batches are computed at the same time, and with how many threads each."""
+    threads = torch.get_num_threads()
+    count = min(threads, _SIDE_BY_SIDE) if device.type == "cpu" else 1
+    return count, threads // count
+
+
 def run_here(job: Job, tasks: Sequence[Task], take: Take) -> None:
-    """Compute tasks in this process, in order.
+    """Compute tasks in this process.
 
     Args:
         job: what all share.
         tasks: which.
-        take: called with each result, in order, in a thread of its own.
+        take: called with each result, about in order, in a thread of its own.
     """
     crew = _Crew()
     batches: _Channel[Loaded] = _Channel(_AHEAD, crew.stop)
     results: _Channel[tuple[Task, Part]] = _Channel(_AHEAD, crew.stop)
+    before = torch.get_num_threads()
+    count, threads = side_by_side(next(job.model.parameters()).device)
 
     def read() -> None:
         with closing(TaskReader(job)) as reader:
             for task in tasks:
                 batches.put(reader.read(task))
-        batches.put(None)
+        for _ in range(count):
+            batches.put(None)
 
-    def keep() -> None:
-        for task, part in results:
-            take(task, part)
-
-    with crew.work():
-        crew.start(read)
-        crew.start(keep)
+    def work() -> None:
+        torch.set_num_threads(threads)  # of this thread
         for loaded in batches:
             results.put((loaded.task, compute(job, loaded)))
         results.put(None)
+
+    def keep() -> None:
+        for _ in range(count):
+            for task, part in results:
+                take(task, part)
+
+    try:
+        with crew.work():
+            for part in (read, keep, *[work] * count):
+                crew.start(part)
+            crew.wait()
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Channel(Generic[ItemT]):
@@ -215,17 +238,17 @@ class _Crew:
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """Wait for all threads at the end; stop them first if the body fails."""
+        """Stop all threads if the body, which starts them and waits for them, fails."""
         try:
             yield
         except BaseException:
             self.stop.set()
-            self._join()
+            self.wait()
             raise
-        self._join()
         if self._errors:
             raise self._errors[0]
 
-    def _join(self) -> None:
+    def wait(self) -> None:
+        """Until all are done."""
         for thread in self._threads:
             thread.join()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from skysense.data.scene import SceneReader
-from skysense.inference.pipeline import Job, TaskReader, compute
+from skysense.inference.pipeline import Job, TaskReader, compute, run_here, side_by_side
 from skysense.inference.plan import make_plan
 from skysense.sample import collate
 
@@ -44,3 +44,48 @@ def test_they_do_not_change_the_features(job):
             found, expected = compute(job, loaded), compute(job, replace(loaded, batch=every))
             assert (found.valid == expected.valid).all()
             torch.testing.assert_close(found.values, expected.values, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def threads():
+    """`threads(count)` for PyTorch; as before afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_batches_side_by_side_have_all_threads_between_them(threads):
+    for have, expected in ((1, (1, 1)), (2, (2, 1)), (4, (4, 1)), (9, (4, 2))):
+        threads(have)
+        assert side_by_side(torch.device("cpu")) == expected
+        assert side_by_side(torch.device("cuda")) == (1, have)
+
+
+def test_batches_side_by_side_give_the_same_numbers(job, threads):
+    def results(count):
+        threads(count)
+        found = {}
+        run_here(job, job.plan.tasks(1), lambda task, part: found.update({task.index: part.values}))
+        assert torch.get_num_threads() == count
+        return found
+
+    alone, together = results(1), results(3)
+    assert sorted(together) == sorted(alone) == [0, 1, 2]
+    for index, values in alone.items():
+        np.testing.assert_array_equal(together[index], values)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_error_of_one_batch_stops_the_others(job, threads, monkeypatch, count):
+    threads(count)
+    calls = []
+
+    def broken(job, loaded):
+        calls.append(loaded.task.index)
+        raise ValueError("no")
+
+    monkeypatch.setattr("skysense.inference.pipeline.compute", broken)
+    with pytest.raises(ValueError, match="no"):
+        run_here(job, job.plan.tasks(1) * 20, lambda *_: pytest.fail("there is no result"))
+    assert 1 <= len(calls) <= count
+    assert torch.get_num_threads() == count
