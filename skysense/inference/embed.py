@@ -17,6 +17,7 @@ from torch import nn
 
 from skysense.data.scene import Scene, SceneReader
 from skysense.engine.distributed import from_first_rank, rank, world_size
+from skysense.engine.memory import give_back
 from skysense.inference.assembly import Assembler
 from skysense.inference.pipeline import Job, Take, run_here
 from skysense.inference.plan import Plan, Task
@@ -149,6 +150,7 @@ def _embed(
         pictures = None
         if thumbnail is not None:
             pictures = thumbnail.picture(), features_picture(writer.rows(), assembler.moments)
+        give_back()
         return _finish(job, writer, options, made, pictures)
     finally:
         writer.abort()

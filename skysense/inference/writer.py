@@ -37,6 +37,11 @@ MapType = Literal["float16", "float32", "int8"]
 
 INT8_NODATA = -128
 _BLOCK_BYTES = 8 << 20
+_SETTINGS = {
+    "GDAL_CACHEMAX": LEAST_BYTES,
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_ONE_BIG_READ": "YES",  # or whole lines of all bands are read again for each block
+}
 _stderr = threading.Lock()
 
 
@@ -175,7 +180,7 @@ class MapWriter:
             self._rows.close()
             source = self._converted(dtype, scales)
             virtual.write_text(self._virtual(source, dtype, scales, descriptions, tags))
-            with rasterio.Env(GDAL_CACHEMAX=LEAST_BYTES, GDAL_PAM_ENABLED="NO"), _quiet_libtiff():
+            with rasterio.Env(**_SETTINGS), _quiet_libtiff():
                 rasterio.shutil.copy(virtual, made, driver="COG", strict=False, **options)
                 self._verify(made)
             os.replace(made, self.path)
