@@ -159,7 +159,7 @@ def commands(options: argparse.Namespace, scene: Path, folder: Path) -> dict[str
     """What is run, each into a map of its name."""
     shared = ["--model", options.model, "--sensor", options.sensor]
     tile, overlap = TILES[options.sensor]
-    count, _ = side_by_side(torch.device("cpu"))  # batches that it computes at the same time
+    count, _ = side_by_side(torch.device("cpu"), 1)  # batches that it computes at the same time
     batch = max(1, options.batch // count)
     tiling = ["--tile", str(tile), "--overlap", str(overlap), "--batch-size", str(batch)]
     ours = ["-m", "skysense", "embed", "-q", *shared, *tiling]

@@ -68,6 +68,11 @@ class Scene:
     """The modality with the finest pixels; among equals (within 5 %) the first of hr, s2, s1."""
 
     @property
+    def dates(self) -> int:
+        """Acquisitions of all modalities."""
+        return sum(len(layer.acquisitions) for layer in self.layers.values())
+
+    @property
     def labels(self) -> list[str]:
         """Everything that is read, as it may be shown: paths, addresses, titles of arrays.
 

@@ -110,8 +110,7 @@ def embed_scene(
     job = Job(
         model, scene, plan, options.schedule, options.mask_clouds, options.quicklook is not None
     )
-    dates = sum(len(layer.acquisitions) for layer in scene.layers.values())
-    tasks = plan.tasks(max(1, options.batch_size // dates))
+    tasks = plan.tasks(max(1, options.batch_size // scene.dates))
     folder = WorkFolder(output)
     if world_size() > 1 and rank() > 0:
         _compute_share(job, tasks, folder, engine)

@@ -59,7 +59,7 @@ class OnRay:
             context = data.DataContext.get_current()
             context.enable_progress_bars = False
             device = "cuda" if self.gpus else "cpu"
-            _, threads = side_by_side(torch.device(device))
+            _, threads = side_by_side(torch.device(device), job.scene.dates)
             if next(model.parameters()).device.type != "cpu":  # `cpu` would move the caller's
                 model = copy.deepcopy(model).cpu()
             sent = ray.put(replace(job, model=model))

@@ -2,8 +2,8 @@
 
 A reader thread prepares batches, others compute, a last one takes the results. The first error of
 any of them stops all. On a CPU several batches are computed side by side with few threads each,
-which is a third faster than one after the other with all: the operations on a batch of tiles are
-too small to be shared well.
+which is faster than one after the other with all: the operations on a few small tiles are too small
+to be shared well.
 
 Legend: B tiles, D bands of the map, h w cells of a tile.
 """
@@ -36,6 +36,9 @@ _AHEAD = 2
 
 _SIDE_BY_SIDE = 4
 """Batches that a CPU computes at the same time, at most: each takes memory."""
+
+_DATES = 16
+"""Dates of these batches, at most; the many of a long series are shared well by themselves."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,15 @@ def compute(job: Job, loaded: Loaded) -> Part:
     return Part(loaded.seen, *arrays, loaded.pictures)
 
 
-def side_by_side(device: torch.device) -> tuple[int, int]:
-    """How many batches are computed at the same time, and with how many threads each."""
-    threads = torch.get_num_threads()
-    count = min(threads, _SIDE_BY_SIDE) if device.type == "cpu" else 1
+def side_by_side(device: torch.device, dates: int) -> tuple[int, int]:
+    """How many batches are computed at the same time, and with how many threads each.
+
+    Args:
+        device: that computes.
+        dates: of the scene.
+    """
+    threads, most = torch.get_num_threads(), max(1, _DATES // dates)
+    count = min(threads, most, _SIDE_BY_SIDE) if device.type == "cpu" else 1
     return count, threads // count
 
 
@@ -157,7 +165,7 @@ def run_here(job: Job, tasks: Sequence[Task], take: Take) -> None:
     batches: _Channel[Loaded] = _Channel(_AHEAD, crew.stop)
     results: _Channel[tuple[Task, Part]] = _Channel(_AHEAD, crew.stop)
     before = torch.get_num_threads()
-    count, threads = side_by_side(next(job.model.parameters()).device)
+    count, threads = side_by_side(next(job.model.parameters()).device, job.scene.dates)
 
     def read() -> None:
         with closing(TaskReader(job)) as reader:

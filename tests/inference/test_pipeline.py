@@ -57,8 +57,9 @@ def threads():
 def test_batches_side_by_side_have_all_threads_between_them(threads):
     for have, expected in ((1, (1, 1)), (2, (2, 1)), (4, (4, 1)), (9, (4, 2))):
         threads(have)
-        assert side_by_side(torch.device("cpu")) == expected
-        assert side_by_side(torch.device("cuda")) == (1, have)
+        assert side_by_side(torch.device("cpu"), 2) == expected
+        assert side_by_side(torch.device("cuda"), 2) == (1, have)
+        assert side_by_side(torch.device("cpu"), 20) == (1, have), "a long series is one at a time"
 
 
 def test_batches_side_by_side_give_the_same_numbers(job, threads):
