@@ -77,7 +77,7 @@ def _explained(error: Exception) -> str | None:
     if starved or "DefaultCPUAllocator" in str(error):
         return f"out of memory ({error}); give a smaller --tile or --batch-size"
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, ValueError | OSError) or kind.__module__.startswith("rasterio."):
         return str(error) or kind.__name__
     return None
