@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 from rasterio import windows
 from rasterio.enums import Resampling
 from rasterio.io import DatasetReader, MemoryFile
@@ -367,7 +368,10 @@ def _same_place(grid: Grid, crs: str) -> bool:
     height, width = grid.shape
     corners = [grid.xy(row, col) for row in (0, height) for col in (0, width)]
     here = np.array(corners).T  # (2, 4)
-    there = np.array(Transformer.from_crs(crs, grid.crs, always_xy=True).transform(*here))
+    try:
+        there = np.array(Transformer.from_crs(crs, grid.crs, always_xy=True).transform(*here))
+    except ProjError:  # there is no way from one to the other
+        return False
     return bool(np.abs(there - here).max() <= min(grid.pixel_size) / 2)
 
 
