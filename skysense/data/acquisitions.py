@@ -14,7 +14,7 @@ import numpy as np
 from skysense.data.ground import bounds_in, footprint
 from skysense.data.products import Found, find_files, find_masks, inspect_found
 from skysense.data.rasters import RasterFile, Source
-from skysense.geo import Bounds, Grid, Window, intersect
+from skysense.geo import Bounds, Grid, Window, enclosing, intersect
 from skysense.sensors import (
     DEFAULT_SENSORS,
     SENSORS,
@@ -338,15 +338,13 @@ def union_grid(acquisitions: Sequence[Acquisition]) -> Grid:
         Window(0, 0, *finest.shape) if file.grid == finest else footprint(finest, file.grid)
         for file in files
     ]
-    top, left = min(w.row for w in windows), min(w.col for w in windows)
-    height = max(w.row + w.height for w in windows) - top
-    width = max(w.col + w.width for w in windows) - left
-    if height * width > max(_LARGE, _SPARSE * sum(w.height * w.width for w in windows)):
+    whole = enclosing(windows)
+    if whole.height * whole.width > max(_LARGE, _SPARSE * sum(w.height * w.width for w in windows)):
         raise ValueError(
             f"the files lie too far apart for one map, from {files[0].label} to {files[-1].label}; "
             f"embed them separately"
         )
-    return finest.window(Window(top, left, height, width))
+    return finest.window(whole)
 
 
 def _say_where(

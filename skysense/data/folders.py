@@ -20,9 +20,9 @@ def below(folder: Path) -> list[Path]:
         if real in seen or (real != root and os.path.commonpath([real, root]) == real):
             continue
         seen.add(real)
-        with suppress(PermissionError):
-            for path in here.iterdir():
-                found.append(path)
-                if path.is_dir():
-                    (links if path.is_symlink() else own).append(path)
+        with suppress(PermissionError), os.scandir(here) as entries:
+            for entry in entries:
+                found.append(here / entry.name)
+                if entry.is_dir():
+                    (links if entry.is_symlink() else own).append(found[-1])
     return sorted(found)

@@ -1,7 +1,7 @@
 """Grids, tiling and blending: numpy arithmetic on small immutable values, without torch."""
 
 from skysense.geo.blending import RowBlender, ramp
-from skysense.geo.grid import Bounds, Grid, Transform, Window, intersect
+from skysense.geo.grid import Bounds, Grid, Transform, Window, enclosing, intersect
 from skysense.geo.tiling import Tiling
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Tiling",
     "Transform",
     "Window",
+    "enclosing",
     "intersect",
     "ramp",
 ]

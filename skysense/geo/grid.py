@@ -5,6 +5,7 @@ Legend: pairs are `(row, col)` and `(H, W)`; a transform is `(a, b, c, d, e, f)`
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 Transform = tuple[float, float, float, float, float, float]
@@ -104,6 +105,14 @@ class Grid:
         return Window(
             row, col, math.ceil(max(rows) - 1e-6) - row, math.ceil(max(cols) - 1e-6) - col
         )
+
+
+def enclosing(windows: Iterable[Window]) -> Window:
+    """The least window around some, of which there is at least one."""
+    edges = [(w.row, w.col, w.row + w.height, w.col + w.width) for w in windows]
+    tops, lefts, bottoms, rights = zip(*edges, strict=True)
+    row, col = min(tops), min(lefts)
+    return Window(row, col, max(bottoms) - row, max(rights) - col)
 
 
 def intersect(first: Bounds, second: Bounds) -> Bounds | None:

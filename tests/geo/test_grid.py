@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skysense.geo import Grid, Window, intersect
+from skysense.geo import Grid, Window, enclosing, intersect
 
 UTM = Grid("EPSG:32631", (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0), (100, 80))
 
@@ -156,3 +156,9 @@ def test_intersect_holds_points(first, second, x, y):
 def test_touching_boxes_share_nothing():
     assert intersect((0, 0, 1, 1), (1, 0, 2, 1)) is None
     assert intersect((0, 0, 1, 1), (3, 3, 4, 4)) is None
+
+
+def test_the_least_window_around_some():
+    parts = [Window(2, 3, 4, 5), Window(-1, 6, 2, 9)]
+    assert enclosing(parts) == Window(-1, 3, 7, 12)
+    assert enclosing(parts[:1]) == parts[0]

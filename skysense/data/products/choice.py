@@ -15,7 +15,7 @@ from pyproj import CRS
 from skysense.data.acquisitions import Acquisition, Layer, finish
 from skysense.data.ground import bounds_in, footprint
 from skysense.data.products.clouds import cloud_share
-from skysense.geo import Bounds, Grid, Window, intersect
+from skysense.geo import Bounds, Grid, Window, enclosing, intersect
 
 _APART = 4
 """How many times the pixels of its parts a window over the antimeridian may have."""
@@ -128,21 +128,13 @@ def bbox_window(grid: Grid, bbox: Bounds) -> Window | None:
             found += [] if window is None else [window]
     if not found:
         return None
-    both = _around(found)
+    both = enclosing(found)
     if both.height * both.width > _APART * sum(w.height * w.width for w in found):
         raise ValueError(
             f"bbox {list(bbox)} lies at both ends of a raster that ends at the antimeridian: take "
             f"it in two, to 180 and from -180 on"
         )
     return both
-
-
-def _around(parts: Sequence[Window]) -> Window:
-    """The least window around some."""
-    top, left = min(w.row for w in parts), min(w.col for w in parts)
-    bottom = max(w.row + w.height for w in parts)
-    right = max(w.col + w.width for w in parts)
-    return Window(top, left, bottom - top, right - left)
 
 
 def _inside(window: Window, grid: Grid) -> Window | None:
