@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from skysense.tasks.mapping import (
     map_clusters,
 )
 from skysense.tasks.mapping.facts import Classes, Tally
+from skysense.tasks.mapping.output import attribute_table
 from skysense.tasks.mapping.palette import class_colors
 from skysense.tasks.mapping.sources import cell_areas
 
@@ -190,6 +192,16 @@ def test_gdal_reads_the_attribute_table(usual, tmp_path):
     assert len(rows) == 3
     assert first[0] == "1"
     assert first[2] == "crop"
+
+
+def test_the_attribute_table_is_xml_whatever_classes_are_called():
+    names = ["a <b> & \x01c", "Wald, ö"]
+    text = attribute_table(names, [1, 2], [(1, 2, 3), (4, 5, 6)], [7, 8])
+    rows = [[cell.text for cell in row] for row in ElementTree.fromstring(text).iter("Row")]
+    assert rows == [
+        ["1", "7", "a <b> & c", "1", "2", "3"],
+        ["2", "8", "Wald, ö", "4", "5", "6"],
+    ]
 
 
 @pytest.mark.parametrize("head", ["logistic", "mlp"])
